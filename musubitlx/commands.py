@@ -1,0 +1,398 @@
+"""From settings and an output folder to the stages of a job: one builder for preview, check and run.
+
+Source of what Musubi needs: its three Qwen-Image scripts, version 0.3.4, measured.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from musubitlx import estimate, models, musubi, presets
+from musubitlx.errors import Invalid, ManyInvalid, UserError
+from musubitlx.home import Home
+from musubitlx.jobs import Plan, Stage
+from musubitlx.musubi import Trainer
+from musubitlx.options import LATENTS, TEXT_ENCODER, TRAIN
+from musubitlx.projects import Image, Project, as_jsonl
+from musubitlx.settings import Settings
+
+QUEUE = "gpu0"
+MODEL_VERSION = "original"
+
+# What the form gives: an advanced flag must not say it a second time.
+TAKEN = frozenset(
+    "--dataset_config --dit --vae --text_encoder --output_dir --output_name --max_train_epochs "
+    "--max_train_steps --learning_rate --optimizer_type --network_dim --network_alpha --seed "
+    "--sample_prompts --sample_every_n_epochs --sample_every_n_steps --sample_at_first "
+    "--config_file --model_version --edit --edit_plus".split()
+)
+ATTENTION = ("--flash_attn", "--xformers")  # instead of --sdpa, which Musubi would prefer
+REFUSED = {
+    "--sage_attn": "Musubi refuses it for training",
+    "--flash3": "it does not work for Qwen-Image",
+    "--show_timesteps": "it shows a diagram and trains nothing",
+}
+
+SAMPLE_DEFAULTS = {"w": "256", "h": "256", "f": "1", "s": "20", "l": "4.0", "fs": "2.2"}
+
+
+@dataclass
+class Check:
+    """What was found before a start: all errors and warnings, and the job that would run."""
+
+    errors: list[UserError] = field(default_factory=list)
+    warnings: list[UserError] = field(default_factory=list)
+    plan: Plan | None = None
+    estimate: dict | None = None
+
+    def as_dict(self) -> dict:
+        """The answer of POST /api/check."""
+        stages = self.plan.stages if self.plan else []
+        return {
+            "errors": [error.as_dict() for error in self.errors],
+            "warnings": [warning.as_dict() for warning in self.warnings],
+            "stages": [
+                {"name": stage.name, "title": stage.title, "command": shlex.join(stage.argv)}
+                for stage in stages
+            ],
+            "steps": self.estimate["steps"] if self.estimate else None,
+            "estimate": self.estimate,
+        }
+
+
+def check(home: Home, trainer: Trainer, settings: Settings) -> Check:
+    """Look for everything that would fail later, and build the job; nothing is written."""
+    found = Check()
+    project = Project(home, settings["output_dir"])
+    images = project.images()
+    readable = [image for image in images if image.facts]
+    found.errors += _image_errors(images)
+    found.errors += _place_errors(home)
+    found.warnings += _image_warnings(readable, settings)
+    paths = _model_paths(home, trainer, found)
+    flags = _flags(settings, found)
+    _check_samples(settings, found)
+    if (project.path / f"{settings['output_name']}.safetensors").exists():
+        found.warnings.append(
+            Invalid(
+                f"{settings['output_name']}.safetensors is there already and will be replaced.",
+                field="output_name",
+                hint="Choose another name to keep the older LoRA.",
+            )
+        )
+    if readable:
+        sizes = [(image.facts.width, image.facts.height) for image in readable]
+        found.estimate = estimate.steps(settings, sizes)
+    found.plan = build(project, readable, settings, trainer, paths, flags)
+    return found
+
+
+def plan_training(home: Home, trainer: Trainer, settings: Settings) -> Plan:
+    """The job of a training run, or ManyInvalid with everything that stands in its way."""
+    found = check(home, trainer, settings)
+    if found.errors:
+        raise ManyInvalid(found.errors)
+    return found.plan
+
+
+# -- what could be wrong ---------------------------------------------------------------------------
+
+
+def _image_errors(images: list[Image]) -> list[UserError]:
+    if not images:
+        return [
+            Invalid(
+                "There are no training images in this folder yet.",
+                field="images",
+                hint="Add images in step 1: 10 to 20 are a good start.",
+            )
+        ]
+    errors: list[UserError] = [
+        Invalid(
+            f"{image.name} can't be read as an image.",
+            field="images",
+            hint="Remove it, or replace it by a whole file.",
+        )
+        for image in images
+        if image.facts is None
+    ]
+    stems = Counter(image.path.stem.casefold() for image in images)
+    errors += [
+        Invalid(
+            f"Several images are called {stem}: Musubi would mix up their caches.",
+            field="images",
+            hint="Rename all but one of them.",
+        )
+        for stem, count in stems.items()
+        if count > 1
+    ]
+    return errors
+
+
+def _place_errors(home: Home) -> list[UserError]:
+    if not re.search(r"[\[\]*?]", str(home.output)):
+        return []
+    return [
+        Invalid(
+            f"The path {home.output} contains one of [ ] * ?, and Musubi finds no caches there.",
+            field="output_dir",
+            hint="Move the home folder, or start with --home and another folder.",
+        )
+    ]
+
+
+def _image_warnings(images: list[Image], settings: Settings) -> list[UserError]:
+    trigger, prompt = settings["trigger_word"], settings["prompt"]
+    silent = [image for image in images if not image.final_text(trigger, prompt)]
+    bare = [image for image in images if not image.caption.strip()]
+    if silent:
+        text = f"{len(silent)} of {len(images)} images have no text at all."
+        hint = "Write captions, or give a trigger word and a subject description."
+        return [Invalid(text, field="captions", hint=hint)]
+    if bare:
+        text = f"{len(bare)} of {len(images)} images have no caption of their own."
+        hint = "They are trained on the trigger word and the subject description."
+        return [Invalid(text, field="captions", hint=hint)]
+    return []
+
+
+def _model_paths(home: Home, trainer: Trainer, found: Check) -> dict[str, str]:
+    """Where the model files are; what is missing or broken becomes an error.
+
+    The practice trainer opens none: its commands name the files it would take.
+    """
+    paths = {}
+    for state in models.find(home):
+        row = state.as_dict()
+        paths[row["id"]] = row["path"] or str(home.root / row["filename"])
+        if not trainer.practice and not (row["path"] and row["whole"] and not row["problem"]):
+            found.errors.append(
+                Invalid(
+                    f"{row['label']}: {row['problem'] or 'the file is missing'}",
+                    field=f"models.{row['id']}",
+                    hint=row["hint"],
+                )
+            )
+    return paths
+
+
+def _flags(settings: Settings, found: Check) -> list[str]:
+    """The advanced flags as arguments; what is wrong with them becomes an error."""
+    line = settings["advanced_flags"]
+    if line is None:
+        line = presets.BY_ID[settings["vram_profile"]].flags
+    try:
+        words = musubi.check_flags(line, taken=TAKEN)
+        for word in words:
+            if word in REFUSED:
+                raise Invalid(
+                    f"Advanced trainer flags: {word} can't be used, {REFUSED[word]}.",
+                    field="advanced_flags",
+                )
+        return words
+    except Invalid as error:
+        found.errors.append(error)
+        return []
+
+
+def _check_samples(settings: Settings, found: Check) -> None:
+    if not settings["samples_enabled"]:
+        return
+    if not sample_lines(settings):
+        found.errors.append(
+            Invalid(
+                "Samples are switched on, and there is no prompt to draw.",
+                field="sample_prompt_text",
+                hint="Write at least one prompt, or switch samples off.",
+            )
+        )
+    when = ("sample_every_epochs", "sample_every_steps", "sample_at_first")
+    if not any(settings[name] for name in when):
+        found.errors.append(
+            Invalid(
+                "Samples are switched on, and never made.",
+                field="sample_every_epochs",
+                hint="Give a number of epochs or steps, or switch samples off.",
+            )
+        )
+
+
+# -- the job -------------------------------------------------------------------------------------
+
+
+def build(
+    project: Project,
+    images: list[Image],
+    settings: Settings,
+    trainer: Trainer,
+    models_at: dict[str, str],
+    flags: list[str],
+) -> Plan:
+    """The three stages with every argument, and the files that are written as they start."""
+    name, folder = settings["output_name"], project.path
+    started = time.strftime("%Y%m%d_%H%M%S")
+    config, captions = folder / "dataset_config.toml", folder / "dataset.jsonl"
+    files = {
+        str(captions): as_jsonl(
+            {
+                "image_path": str(image.path),
+                "caption": image.final_text(settings["trigger_word"], settings["prompt"]),
+            }
+            for image in images
+        ),
+        str(config): dataset_config(folder, captions, settings),
+    }
+    if settings["samples_enabled"]:
+        lines = "".join(line + "\n" for line in sample_lines(settings))
+        files[str(folder / "sample_prompts.txt")] = lines
+    lora = str(folder / f"{name}.safetensors")
+    return Plan(
+        kind="train",
+        queue=QUEUE,
+        title=f"{project.name}: training {name}",
+        project=project.name,
+        settings=settings,
+        stages=[
+            _latents(trainer, config, images, models_at),
+            _text_encoder(trainer, config, images, settings, models_at),
+            _training(trainer, config, folder, settings, models_at, flags),
+        ],
+        log=str(folder / f"training_log_{name}_{started}.log"),
+        files=files,
+        inputs=[str(image.path) for image in images],
+        results=[lora],
+        practice=trainer.practice,
+    )
+
+
+def dataset_config(folder: Path, captions: Path, settings: Settings) -> str:
+    """The text of dataset_config.toml."""
+    import toml
+
+    general = {
+        "resolution": list(estimate.area_of(settings["resolution"])),
+        "batch_size": settings["batch_size"],
+        "enable_bucket": True,
+        "bucket_no_upscale": False,
+    }
+    dataset = {
+        "image_jsonl_file": str(captions),
+        "cache_directory": str(folder),
+        "num_repeats": settings["image_repeats"],
+    }
+    return toml.dumps({"general": general, "datasets": [dataset]})
+
+
+def _stage(trainer: Trainer, name: str, title: str, script: str, arguments: list, cwd: Path, outputs):
+    """One of Musubi's scripts with its arguments; any working directory does."""
+    path = os.pathsep.join(filter(None, [str(trainer.source), os.environ.get("PYTHONPATH")]))
+    return Stage(
+        name=name,
+        title=title,
+        argv=[trainer.python, str(trainer.scripts / script), *map(str, arguments)],
+        cwd=str(cwd),
+        env={
+            "PYTHONPATH": path,
+            "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0"),
+            "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        },
+        outputs=[str(path) for path in outputs],
+    )
+
+
+def _latents(trainer, config: Path, images: list[Image], models_at) -> Stage:
+    arguments = ["--dataset_config", config, "--vae", models_at["vae"]]
+    arguments += ["--model_version", MODEL_VERSION]
+    caches = [
+        image.path.with_name(
+            f"{image.path.stem}_{image.facts.width:04d}x{image.facts.height:04d}_qi.safetensors"
+        )
+        for image in images
+    ]
+    title = "Caching latents"
+    return _stage(trainer, "latents", title, LATENTS, arguments, config.parent, caches)
+
+
+def _text_encoder(trainer, config: Path, images: list[Image], settings, models_at) -> Stage:
+    arguments = ["--dataset_config", config, "--text_encoder", models_at["text_encoder"]]
+    arguments += ["--batch_size", settings["batch_size"], "--model_version", MODEL_VERSION]
+    arguments += _fp8_text_encoder(settings)
+    caches = [image.path.with_name(f"{image.path.stem}_qi_te.safetensors") for image in images]
+    title = "Caching text encoder outputs"
+    return _stage(trainer, "text_encoder", title, TEXT_ENCODER, arguments, config.parent, caches)
+
+
+def _fp8_text_encoder(settings: Settings) -> list[str]:
+    return ["--fp8_vl"] if presets.BY_ID[settings["vram_profile"]].fp8_text_encoder else []
+
+
+def _training(trainer, config: Path, folder: Path, settings, models_at, flags: list[str]) -> Stage:
+    """Musubi's parser defaults are wrong for Qwen-Image in many places: all is said aloud."""
+    arguments = [
+        *("--dit", models_at["dit"], "--vae", models_at["vae"]),
+        *("--text_encoder", models_at["text_encoder"], "--model_version", MODEL_VERSION),
+        *("--dataset_config", config, "--output_dir", folder),
+        *("--output_name", settings["output_name"]),
+        *("--max_train_epochs", settings["epochs"], "--save_every_n_epochs", 1),
+        *("--learning_rate", plain(settings["learning_rate"])),
+        *("--optimizer_type", settings["optimizer_type"]),
+        *("--network_module", "networks.lora_qwen_image"),
+        *("--network_dim", settings["lora_rank"]),
+        *("--network_alpha", plain(settings["lora_dims"])),
+        *("--seed", settings["seed"], "--mixed_precision", "bf16", "--save_precision", "bf16"),
+        *("--timestep_sampling", "qwen_shift", "--weighting_scheme", "none"),
+        *("--max_data_loader_n_workers", 2, "--persistent_data_loader_workers"),
+        *_attention(flags),
+        *[flag for flag in _fp8_text_encoder(settings) if flag not in flags],
+        *_sampling(folder, settings),
+        *flags,
+    ]
+    lora = folder / f"{settings['output_name']}.safetensors"
+    return _stage(trainer, "train", "Training the LoRA", TRAIN, arguments, folder, [lora])
+
+
+def _attention(flags: list[str]) -> list[str]:
+    return [] if any(flag in ATTENTION for flag in flags) else ["--sdpa"]
+
+
+def _sampling(folder: Path, settings: Settings) -> list:
+    """The options for samples; an interval of 0 is left out, Musubi would divide by it."""
+    if not settings["samples_enabled"]:
+        return []
+    arguments = ["--sample_prompts", folder / "sample_prompts.txt"]
+    if settings["sample_every_epochs"]:
+        arguments += ["--sample_every_n_epochs", settings["sample_every_epochs"]]
+    if settings["sample_every_steps"]:
+        arguments += ["--sample_every_n_steps", settings["sample_every_steps"]]
+    return arguments + (["--sample_at_first"] if settings["sample_at_first"] else [])
+
+
+def sample_lines(settings: Settings) -> list[str]:
+    """The lines of sample_prompts.txt: trigger filled in, every default written out.
+
+    Without a seed Musubi draws a new one each time, so the training seed is
+    given; without a flow shift it takes 14.5, so 2.2 is given.
+    """
+    given = settings["sample_prompt_text"].replace("{{trigger}}", settings["trigger_word"])
+    lines = (" ".join(line.split()) for line in given.splitlines())
+    defaults = {**SAMPLE_DEFAULTS, "d": str(settings["seed"])}
+    return [_complete(line, defaults) for line in lines if line and not line.startswith("#")]
+
+
+def _complete(line: str, defaults: dict[str, str]) -> str:
+    """One prompt line with the options it leaves out."""
+    said = {part.split(" ", 1)[0].lower() for part in line.split(" --")[1:]}
+    missing = "".join(f" --{name} {value}" for name, value in defaults.items() if name not in said)
+    return line + missing
+
+
+def plain(number: float) -> str:
+    """A number as a person would write it: 128, 5e-05, 0.5."""
+    return str(int(number)) if float(number).is_integer() else repr(float(number))

@@ -1,0 +1,54 @@
+"""Settings kept as YAML under configs/: the last ones, a draft of the form, and named ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from musubitlx import settings
+from musubitlx.errors import Invalid, NotFound
+from musubitlx.home import Home, checked_name, write_text
+
+LAST = "last_config"
+RESERVED = {"models"}  # configs/models.yaml is not settings
+MAX_BYTES = 200_000
+
+
+def path_of(home: Home, name: str | None) -> Path:
+    """Where the settings of that name lie; Invalid for a name that can't be used."""
+    name = checked_name(name or LAST, field="name", what="Configuration")
+    if name.casefold() in RESERVED:
+        raise Invalid("This name is taken. Choose another one.", field="name")
+    return home.configs / f"{name}.yaml"
+
+
+def save(home: Home, name: str | None, given: object) -> Path:
+    """Check the settings and write them whole; ManyInvalid writes nothing."""
+    import yaml
+
+    path = path_of(home, name)
+    checked = settings.parse(given)
+    text = yaml.safe_dump(checked, allow_unicode=True, sort_keys=False)
+    write_text(path, "# MusubiTLX training settings\n" + text)
+    return path
+
+
+def load(home: Home, name: str | None) -> tuple[settings.Settings, list[Invalid]]:
+    """Read settings; what is unknown or wrong in the file is named, the rest counts.
+
+    NotFound if there is no such file, Invalid if it is no YAML of names and values.
+    """
+    import yaml
+
+    path = path_of(home, name)
+    try:
+        data = path.read_bytes()[:MAX_BYTES]
+    except FileNotFoundError:
+        raise NotFound(f"There is no saved configuration {path.name} yet.") from None
+    try:
+        given = yaml.safe_load(data.decode("utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise Invalid(f"{path.name} can't be read as YAML: {reason}.") from error
+    if not isinstance(given, dict):
+        raise Invalid(f"{path.name} holds no settings: it must be lines of `name: value`.")
+    return settings.read(given)

@@ -1,0 +1,77 @@
+"""UserError: a problem the person at the browser can put right, said in a sentence."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A problem the person at the browser can put right.
+
+    The text is shown to them word for word: it says what happened and what to
+    do next, and holds no traceback and no secret.
+    """
+
+    http_status = 400
+
+    def __init__(self, message: str, *, field: str | None = None, hint: str | None = None):
+        super().__init__(message)
+        self.field = field  # the form control at fault, when there is one
+        self.hint = hint  # what to do about it, when the message alone does not say
+
+    def as_dict(self) -> dict:
+        """The one shape of an error, as every answer and list carries it."""
+        return {"error": str(self), "field": self.field, "hint": self.hint}
+
+
+class Unauthorized(UserError):
+    """No token, or a wrong one."""
+
+    http_status = 401
+
+
+class Forbidden(UserError):
+    """The request comes from where nothing may be changed or read."""
+
+    http_status = 403
+
+
+class NotFound(UserError):
+    """The thing named is not there."""
+
+    http_status = 404
+
+
+class Conflict(UserError):
+    """It can't be done while something else is as it is."""
+
+    http_status = 409
+
+
+class TooLarge(UserError):
+    """More bytes than there is room or a limit for."""
+
+    http_status = 413
+
+
+class Invalid(UserError):
+    """A value is of the wrong type, out of range or unknown."""
+
+    http_status = 422
+
+
+class DiskFull(UserError):
+    """The disk has no room for what was asked."""
+
+    http_status = 507
+
+
+class ManyInvalid(Invalid):
+    """Several values are wrong at once; `errors` holds one Invalid for each."""
+
+    def __init__(self, errors: list[UserError]):
+        first = errors[0]
+        super().__init__(str(first), field=first.field, hint=first.hint)
+        self.errors = errors
+
+    def as_dict(self) -> dict:
+        """The first error in the common shape, and all of them under `errors`."""
+        return {**super().as_dict(), "errors": [error.as_dict() for error in self.errors]}

@@ -1,0 +1,261 @@
+"""The event stream of a page: one job's log, its state, the queue, memory and samples.
+
+The files are the truth and a stream is a view of them, so any number of pages
+may look, and each can be cut anywhere and taken up again by the id of its last
+event, `<job>:<byte offset in its log>`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from musubitlx.bell import Bell
+from musubitlx.errors import UserError
+from musubitlx.home import Home
+from musubitlx.jobs import ENDED, QUEUED, RUNNING, Job, Jobs
+from musubitlx.logs import read_lines, start_of_tail
+from musubitlx.projects import Project
+
+LOOK_S = 0.25  # how often a stream looks without being woken, also whether its client has gone
+HEARTBEAT_S = 15.0
+STATUS_S = 0.2  # a job's state is told at most this often while it runs
+QUEUE_S = 1.0  # how often the other jobs are looked at
+RESOURCES_S = 3.0
+SAMPLES_S = 0.5
+RETRY_MS = 1000
+EVENT_ID = re.compile(r"(?P<job>[\w-]{1,80}):(?P<offset>\d{1,15})")
+REMEMBERED = 32  # pieces of log that viewers at the same place share
+
+
+def event(name: str, data: object, event_id: str | None = None) -> bytes:
+    """One server-sent event; JSON holds no line breaks, so it is always one data line."""
+    head = f"id: {event_id}\n" if event_id else ""
+    return f"{head}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+class Feed:
+    """What all streams of a server share.
+
+    `describe` turns a job into what the page is told of it; `snapshot` gives the
+    memory figures of now.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        jobs: Jobs,
+        bell: Bell,
+        *,
+        describe: Callable[[Job], dict],
+        snapshot: Callable[[], dict],
+    ):
+        self.home, self.jobs, self.bell = home, jobs, bell
+        self.describe, self.snapshot = describe, snapshot
+        self._pieces: OrderedDict[tuple, tuple[bytes, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def stream(
+        self,
+        job_id: str | None,
+        last_id: str | None,
+        gone: Callable[[], bool],
+        nap: Callable[[float], None] = time.sleep,
+    ) -> Iterator[bytes]:
+        """Yield events until the client has gone.
+
+        With `job_id` it is that job; else the newest of the GPU queue, then each
+        that follows. After `last_id` every later byte comes exactly once.
+        """
+        view = View(self, job_id, last_id)
+        yield f"retry: {RETRY_MS}\n\n".encode()
+        sent = time.monotonic()
+        while True:
+            rung = self.bell.now()
+            news = view.news()
+            if news:
+                yield b"".join(news)
+                sent = time.monotonic()
+            elif time.monotonic() - sent >= HEARTBEAT_S:
+                yield b": still here\n\n"
+                sent = time.monotonic()
+            if view.behind:
+                nap(0)  # there is more, but others have their turn
+            else:
+                self.bell.wait(rung, LOOK_S)
+            if gone():
+                return
+
+    def log_piece(self, job: Job, offset: int, skipped: int) -> tuple[bytes, int]:
+        """The next log event after `offset` and the offset after it; empty when there is no more.
+
+        Viewers at the same place share the work: a log only grows, so a piece
+        once read stays right.
+        """
+        key = (job.id, offset, skipped)
+        with self._lock:
+            if key in self._pieces:
+                return self._pieces[key]
+        text, after = read_lines(Path(job.log), offset)
+        if after == offset:
+            return b"", offset
+        data = {"job": job.id, "text": text, **({"skipped": skipped} if skipped else {})}
+        piece = (event("log", data, f"{job.id}:{after}"), after)
+        with self._lock:
+            self._pieces[key] = piece
+            while len(self._pieces) > REMEMBERED:
+                self._pieces.popitem(last=False)
+        return piece
+
+
+class View:
+    """What one stream has told already, and so what is news to it."""
+
+    def __init__(self, feed: Feed, job_id: str | None, last_id: str | None):
+        self._feed = feed
+        self._fixed = job_id
+        self._job: Job | None = None
+        self._offset = self._skipped = 0
+        self.behind = False
+        self._told_job: dict | None = None
+        self._told_bar: str | None = None
+        self._told_states: dict[str, tuple] = {}
+        self._told_samples: set[str] = set()
+        self._samples_stamp: object = None
+        self._at = dict.fromkeys(("job", "queue", "resources", "samples"), float("-inf"))
+        self._resume(last_id)
+
+    def news(self) -> list[bytes]:
+        """Every event that is due now, in the order in which things happened."""
+        self._choose()
+        found: list[bytes] = []
+        if self._job is not None:
+            with suppress(UserError):
+                self._job = self._feed.jobs.get(self._job.id)  # before the log, see below
+            found += self._log()
+            found += self._state()
+            found += self._samples()
+        found += self._others()
+        found += self._resources()
+        return found
+
+    # -- which job -----------------------------------------------------------------------------
+
+    def _resume(self, last_id: str | None) -> None:
+        """Go on where a client was cut off, if its log is still there and that long."""
+        match = EVENT_ID.fullmatch(last_id or "")
+        if not match or (self._fixed and self._fixed != match["job"]):
+            return
+        with suppress(UserError, OSError):
+            job = self._feed.jobs.get(match["job"])
+            if int(match["offset"]) <= Path(job.log).stat().st_size:
+                self._job, self._offset = job, int(match["offset"])
+
+    def _choose(self) -> None:
+        """Stay with a job until it has ended and all is told; then take the one that follows."""
+        if self._fixed:
+            if self._job is None:
+                with suppress(UserError):
+                    self._turn_to(self._feed.jobs.get(self._fixed))
+            return
+        if self._job is None or self._is_through():
+            following = self._newest()
+            if following and (self._job is None or following.id != self._job.id):
+                self._turn_to(following)
+
+    def _is_through(self) -> bool:
+        if self.behind or not self._due("choose", QUEUE_S / 2):
+            return False
+        return bool(self._told_job) and self._told_job["state"] in ENDED
+
+    def _newest(self) -> Job | None:
+        """The GPU job that runs, else the one that ran last, else the next in the queue."""
+        gpu = [job for job in self._feed.jobs.all() if job.queue != "net"]
+        running = [job for job in gpu if job.state == RUNNING]
+        begun = [job for job in gpu if job.state != QUEUED]
+        queued = sorted((job for job in gpu if job.state == QUEUED), key=lambda job: job.place)
+        latest = sorted(begun, key=lambda job: job.status.get("started") or job.created)[-1:]
+        return next(iter(running + latest + queued), None)
+
+    def _turn_to(self, job: Job) -> None:
+        self._job = job
+        self._offset = self._skipped = start_of_tail(Path(job.log))
+        self._told_job = self._told_bar = self._samples_stamp = None
+
+    # -- what is new ---------------------------------------------------------------------------
+
+    def _due(self, what: str, every_s: float) -> bool:
+        now = time.monotonic()
+        if now - self._at.get(what, float("-inf")) < every_s:
+            return False
+        self._at[what] = now
+        return True
+
+    def _log(self) -> list[bytes]:
+        piece, after = self._feed.log_piece(self._job, self._offset, self._skipped)
+        self.behind = bool(piece)
+        self._offset, self._skipped = after, 0 if piece else self._skipped
+        return [piece] if piece else []
+
+    def _state(self) -> list[bytes]:
+        """The job's state; its end is told only after the last line of its log.
+
+        The job was read before the log: what it wrote before it ended is there.
+        """
+        ended = self._job.ended
+        if (ended and self.behind) or (not ended and not self._due("job", STATUS_S)):
+            return []
+        told, found = self._feed.describe(self._job), []
+        bar = told.pop("bar")
+        if bar != self._told_bar:
+            found.append(event("bar", {"job": self._job.id, "text": bar or ""}))
+            self._told_bar = bar
+        if told != self._told_job:
+            found.append(event("job", {**told, "bar": bar}))
+            self._told_job = told
+            self._told_states[self._job.id] = _state_of(self._job)
+        return found
+
+    def _others(self) -> list[bytes]:
+        """Jobs beside the one that is followed: told when they come and when their state changes."""
+        if not self._due("queue", QUEUE_S):
+            return []
+        found = []
+        for job in self._feed.jobs.all():
+            state = _state_of(job)
+            if job.id == (self._job and self._job.id) or self._told_states.get(job.id) == state:
+                continue
+            if job.id in self._told_states or not job.ended:
+                found.append(event("job", self._feed.describe(job)))
+            self._told_states[job.id] = state
+        return found
+
+    def _resources(self) -> list[bytes]:
+        if not self._due("resources", RESOURCES_S):
+            return []
+        return [event("resources", self._feed.snapshot())]
+
+    def _samples(self) -> list[bytes]:
+        """Sample images that appeared; at first those that are there."""
+        if not self._job.project or not self._due("samples", SAMPLES_S):
+            return []
+        project = Project(self._feed.home, self._job.project)
+        with suppress(OSError):
+            stamp = (self._job.project, (project.path / "sample").stat().st_mtime_ns)
+            if stamp != self._samples_stamp:
+                self._samples_stamp = stamp
+                new = [s for s in project.samples() if s["url"] not in self._told_samples]
+                self._told_samples |= {sample["url"] for sample in new}
+                if new:
+                    return [event("samples", {"project": project.name, "samples": new})]
+        return []
+
+
+def _state_of(job: Job) -> tuple:
+    return (job.state, job.stop_asked)

@@ -1,0 +1,135 @@
+"""Where things lie. Every path made from a name a person typed is built here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import unicodedata
+import uuid
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from musubitlx.errors import Invalid, NotFound
+
+PACKAGE_ROOT = Path(__file__).resolve().parent.parent  # the folder that holds webgui.py
+
+MAX_NAME_BYTES = 120  # room for Musubi's suffixes within the 255 bytes file systems allow
+WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?")
+FORBIDDEN = set('/\\:*?"<>|[]')  # separators, what Windows reserves, what Musubi's glob trips over
+
+
+def name_problem(name: str) -> str | None:
+    """Say in a few words why `name` can't be one component of a path, or None if it can."""
+    if not isinstance(name, str) or not name.strip():
+        return "it is empty"
+    if bad := next((c for c in name if c in FORBIDDEN), None):
+        return f"it contains {bad}"
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn") for c in name):
+        return "it contains a control character"
+    if name != name.strip() or name.endswith("."):
+        return "it begins or ends with a space or a dot"
+    if name.startswith("."):
+        return "it begins with a dot"
+    if WINDOWS_DEVICES.fullmatch(name):
+        return "it is a device name on Windows"
+    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        return f"it is longer than {MAX_NAME_BYTES} bytes"
+    return None
+
+
+def checked_name(name: str, *, field: str, what: str) -> str:
+    """Return `name` if it is safe as one component of a path, raise Invalid otherwise."""
+    if problem := name_problem(name):
+        raise Invalid(
+            f"{what}: this name can't be used, {problem}.",
+            field=field,
+            hint="Use letters, digits, spaces, - and _.",
+        )
+    return name
+
+
+def child(root: Path, name: str) -> Path:
+    """Return `root/name`; NotFound if `name` is no plain name or leads out of `root`.
+
+    Links are followed: what lies outside after resolving is not there.
+    """
+    if name_problem(name):
+        raise NotFound("There is nothing by that name.")
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise NotFound("There is nothing by that name.")
+    return path
+
+
+class Home:
+    """The home folder: output folders, job records, configurations, model files."""
+
+    def __init__(self, root: Path | str = PACKAGE_ROOT):
+        self.root = Path(root).expanduser().resolve()
+        self.output = self.root / "output"
+        self.configs = self.root / "configs"
+        self.models = self.root / "models"
+        self.jobs = self.output / ".jobs"
+        self.server_record = self.jobs / "server.json"
+        self.token_file = self.jobs / "token"
+
+    def make(self) -> Home:
+        """Create the folders that must be there; returns itself."""
+        self.jobs.mkdir(parents=True, exist_ok=True)
+        self.configs.mkdir(exist_ok=True)
+        return self
+
+    def project(self, name: str) -> Path:
+        """The output folder of that name, existing or not; Invalid if the name is unusable."""
+        return self.output / checked_name(name, field="output_dir", what="Output folder")
+
+
+# -- files that are replaced, never half written --------------------------------------------------
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True):
+    """Yield a binary file that takes the place of `path` when the block ends well.
+
+    Written beside, flushed to the disk, then renamed: a reader sees the old
+    content or the new, a failure leaves the old one and nothing else. What can
+    be made again needs no `durable` wait for the disk.
+    """
+    beside = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with beside.open("xb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace the file at `path` in one step; OSError if it can't be written."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file at `path` in one step, as UTF-8 without BOM and with the line ends given."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace the file at `path` in one step by `value` as JSON."""
+    write_bytes(path, json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8"))
+
+
+def read_json(path: Path) -> dict | None:
+    """Return the JSON object in `path`, or None when it is missing, cut short or no object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,149 @@
+"""Finding Musubi Tuner, and checking a line of its options before anything is started."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from musubitlx.errors import Invalid
+from musubitlx.home import PACKAGE_ROOT, Home
+from musubitlx.options import TRAIN, build_parser, load_table
+
+PRACTICE = PACKAGE_ROOT / "musubitlx" / "practice"
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The three scripts a run starts: Musubi's, or the practice trainer's.
+
+    `scripts` is the folder that holds them, `source` what goes on PYTHONPATH
+    (Musubi's scripts don't find their own package without it, measured).
+    """
+
+    practice: bool
+    scripts: Path
+    source: Path
+    python: str
+    version: str | None
+    reason: str | None = None  # why it is the practice trainer
+
+    def as_dict(self) -> dict:
+        """What the page says of it."""
+        return {
+            "found": not self.practice,
+            "path": None if self.practice else str(self.scripts),
+            "version": self.version,
+            "python": self.python,
+        }
+
+
+def find(home: Home, *, practice: bool = False) -> Trainer:
+    """Return Musubi where it is found, else the practice trainer with the reason.
+
+    Looked for in MUSUBI_DIR (which must then hold it: Invalid otherwise), the
+    home folder itself, `musubi-tuner/` in it and beside it. MUSUBI_PYTHON
+    names the interpreter; without it, it is the one that runs this.
+    """
+    if practice:
+        return _practice("it was asked for")
+    if told := os.environ.get("MUSUBI_DIR"):
+        folder = Path(told).expanduser().resolve()
+        if not _holds_musubi(folder):
+            raise Invalid(
+                f"MUSUBI_DIR names {folder}, and Musubi Tuner's Qwen-Image scripts are not there.",
+                hint="Name the folder that holds qwen_image_train_network.py, or unset MUSUBI_DIR.",
+            )
+        return _real(folder)
+    places = (home.root, home.root / "musubi-tuner", home.root.parent / "musubi-tuner")
+    for folder in places:
+        if _holds_musubi(folder):
+            return _real(folder)
+    return _practice("Musubi Tuner was not found")
+
+
+def _holds_musubi(folder: Path) -> bool:
+    return (folder / "src" / "musubi_tuner" / TRAIN).is_file()
+
+
+def _real(folder: Path) -> Trainer:
+    source = folder / "src"
+    python = os.environ.get("MUSUBI_PYTHON") or sys.executable
+    return Trainer(False, source / "musubi_tuner", source, python, _version(folder))
+
+
+def _practice(reason: str) -> Trainer:
+    return Trainer(True, PRACTICE, PACKAGE_ROOT, sys.executable, None, reason)
+
+
+def _version(folder: Path) -> str | None:
+    """The version in Musubi's pyproject.toml, None where there is none to read."""
+    try:
+        text = (folder / "pyproject.toml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = re.search(r'(?m)^version\s*=\s*"([^"]+)"', text)
+    return found[1] if found else None
+
+
+# -- the line of advanced flags -------------------------------------------------------------------
+
+
+class _Refused(Exception):
+    """What argparse would have ended the program with."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _Refused(message)
+
+
+def split_flags(line: str) -> list[str]:
+    """Split a line the way a shell would; Invalid when a quote is left open."""
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise _invalid(f"the line can't be read ({str(error).lower()})") from error
+
+
+def check_flags(line: str, *, taken: Iterable[str]) -> list[str]:
+    """Return the line as arguments of the training script, or raise Invalid with the reason.
+
+    Refused: what Musubi's own parser refuses, abbreviations (they may hit
+    another option in another version), and options in `taken`, which the
+    settings already give.
+    """
+    words = split_flags(line)
+    known = {name for option in load_table()[TRAIN]["options"] for name in option["option_strings"]}
+    for word in words:
+        name = word.split("=", 1)[0]
+        if name.startswith("--"):
+            _check_name(name, known, set(taken))
+    parser = build_parser(TRAIN, _Parser)
+    try:
+        _, rest = parser.parse_known_args(words)
+    except (_Refused, argparse.ArgumentError) as error:
+        raise _invalid(str(error)) from error
+    if rest:
+        raise _invalid(f"{rest[0]} belongs to no option")
+    return words
+
+
+def _check_name(name: str, known: set[str], taken: set[str]) -> None:
+    if name in taken:
+        raise _invalid(f"{name} is set by the form already", "Take it out and use the field above.")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]}?" if near else None
+        raise _invalid(f"Musubi's training script has no option {name}", hint)
+
+
+def _invalid(what: str, hint: str | None = None) -> Invalid:
+    return Invalid(f"Advanced trainer flags: {what}.", field="advanced_flags", hint=hint)

@@ -1,0 +1,112 @@
+"""Reading how far a run is from what Musubi prints: its bars and its milestones.
+
+Source of the formats: the captured output of Musubi Tuner 0.3.4.
+"""
+
+from __future__ import annotations
+
+import re
+
+STEPS_BAR = re.compile(
+    r"steps:\s+\d+%\|.*?\|\s*(?P<step>\d+)/(?P<total>\d+) "
+    r"\[[\d:]+<(?P<left>[\d:?]+),\s*(?P<rate>[\d.]+|\?)\s*(?P<unit>it/s|s/it)(?P<more>[^\]]*)\]"
+)
+LOSS = re.compile(r"avr_loss=([^,\]\s]+)")
+COUNT_BAR = re.compile(r"(?P<done>\d+)it \[")
+MILESTONES = re.compile(
+    r"^(?:"
+    r"epoch (?P<epoch>\d+)/(?P<epochs>\d+)\s*$"
+    r"|.*\bfound (?P<images>\d+) images"
+    r"|\s*num epochs / [^:\n]*: (?P<num_epochs>\d+)"
+    r"|\s*total optimization steps / [^:\n]*: (?P<steps>\d+)"
+    r")",
+    re.M,
+)
+
+
+class Progress:
+    """How far one stage is. `current` is what the job's `progress` shows.
+
+    Fed with the log's text and the states of bars; `steps` collects one row for
+    each optimizer step seen, until it is taken.
+    """
+
+    def __init__(self) -> None:
+        self.current: dict = {}
+        self._rows: list[dict] = []
+        self._images = 0
+
+    def read_log(self, text: str) -> None:
+        """Take text that went to the log: whole lines."""
+        if "epoch" not in text and "found" not in text and "total optim" not in text:
+            return
+        for match in MILESTONES.finditer(text):
+            self._milestone({key: int(v) for key, v in match.groupdict().items() if v})
+
+    def _milestone(self, seen: dict[str, int]) -> None:
+        if "images" in seen:
+            self._images += seen["images"]
+        if "steps" in seen:
+            self.current |= {"step": 0, "total": seen["steps"]}
+        if "num_epochs" in seen:
+            self.current["epochs"] = seen["num_epochs"]
+        if "epoch" in seen:
+            self.current |= {"epoch": seen["epoch"], "epochs": seen["epochs"]}
+
+    def read_bar(self, bar: str) -> None:
+        """Take one state of a bar; one that is not about steps or items changes nothing."""
+        if match := STEPS_BAR.search(bar):
+            self._steps(match)
+        elif (match := COUNT_BAR.match(bar)) and self._images:
+            done = min(int(match["done"]), self._images)
+            self.current |= {"step": done, "total": self._images}
+
+    def _steps(self, match: re.Match) -> None:
+        step, total = int(match["step"]), int(match["total"])
+        before = self.current.get("step") or 0
+        self.current |= {"step": step, "total": total}
+        if step > 1:  # the first step is not timed, its rate is nonsense
+            self.current |= {"seconds_per_step": _seconds(match), "eta_s": _clock(match["left"])}
+        if loss := LOSS.search(match["more"]):
+            self.current["loss"] = _number(loss[1])
+        if step > before:
+            self._rows.append(self._row(step))
+        elif self._rows and self._rows[-1]["step"] == step:
+            self._rows[-1] = self._row(step)  # the bar is drawn again with the step's loss
+
+    def _row(self, step: int) -> dict:
+        names = ("epoch", "loss", "seconds_per_step")
+        return {"step": step, **{name: self.current.get(name) for name in names}}
+
+    def take_rows(self, *, all_of_them: bool = False) -> list[dict]:
+        """The rows of steps that are over; the last one may still be redrawn and stays."""
+        keep = 0 if all_of_them else 1
+        cut = max(len(self._rows) - keep, 0)
+        rows, self._rows = self._rows[:cut], self._rows[cut:]
+        return rows
+
+
+def _seconds(match: re.Match) -> float | None:
+    rate = _number(match["rate"])
+    if not rate:
+        return None
+    return round(rate if match["unit"] == "s/it" else 1 / rate, 4)
+
+
+def _number(text: str) -> float | None:
+    """The number, or None for `?`, `nan` and `inf`, which JSON has no word for."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if number - number == 0 else None
+
+
+def _clock(text: str) -> int | None:
+    """Seconds of `MM:SS` or `H:MM:SS`; None when the bar does not know."""
+    if "?" in text:
+        return None
+    seconds = 0
+    for part in text.split(":"):
+        seconds = seconds * 60 + int(part)
+    return seconds

@@ -1,0 +1,461 @@
+"""python -m musubitlx.runner QUEUE: works off a queue of jobs, one after the other, detached.
+
+The parent of every trainer: it reads the output, writes log, status and
+metrics, watches RAM, looks for a stop request, and records how it ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from musubitlx import __version__, births, diagnose, jobs, processes, resources, tensors
+from musubitlx.bell import EVERY_S, Ringer
+from musubitlx.home import Home, read_json, write_json, write_text
+from musubitlx.jobs import FAILED, HOST, INTERRUPTED, RUNNING, STOPPED, SUCCEEDED, Job, Jobs, Stage
+from musubitlx.lease import Lease
+from musubitlx.logs import Fold, read_tail
+from musubitlx.progress import Progress
+
+LOOK_S = 0.1  # how often a stop request is looked for
+STATUS_S = 0.2  # how often the status is written at most
+SEEN_S = 10.0  # how often it is written at least
+RAM_S = 1.0  # how often RAM is looked at
+PATIENCE_S = 10.0  # what a stopped trainer gets before it is killed
+WORKERS_S = 1.0  # what data-loader workers get once their trainer has ended
+RAM_LIMIT_PERCENT = float(os.environ.get("MUSUBITLX_RAM_LIMIT_PERCENT", "95"))
+PIPE_BYTES = 1_048_576
+
+WORK = {"train": "TRAINING", "caption": "CAPTIONING", "download": "DOWNLOAD"}
+
+
+class End(Exception):
+    """How a job ended, when it did not succeed."""
+
+    def __init__(self, state: str, reason: str, *, hint: str | None = None, exit_code=None):
+        super().__init__(reason)
+        self.state, self.reason, self.hint, self.exit_code = state, reason, hint, exit_code
+
+
+class LogFile:
+    """The log of a run: appended at once, and the bell rung for it.
+
+    A full disk never ends the run: what could not be written is counted, and
+    said where writing goes on.
+    """
+
+    def __init__(self, path: Path, ringer: Ringer):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._ringer = ringer
+        self._file = path.open("ab", buffering=0)
+        self._lost = 0
+        self._lock = threading.Lock()  # the reader and the main thread both write lines
+
+    def write(self, text: str) -> None:
+        """Append text that ends its lines itself."""
+        data = text.encode("utf-8", "replace")
+        with self._lock:
+            try:
+                if self._lost:
+                    self._file.write(f"[{self._lost} bytes of log are lost: disk full]\n".encode())
+                    self._lost = 0
+                view = memoryview(data)
+                while view:
+                    view = view[self._file.write(view) :]
+            except OSError:
+                self._lost += len(data)
+        self._ringer.ring()
+
+    def line(self, text: str = "") -> None:
+        """Append one line."""
+        self.write(text + "\n")
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+        self._file.close()
+
+
+class Output(threading.Thread):
+    """Reads what a stage prints until its pipe ends: into the log, and into the progress."""
+
+    def __init__(self, pipe, log: LogFile):
+        super().__init__(daemon=True)
+        self._pipe, self._log = pipe, log
+        self.fold, self.progress = Fold(), Progress()
+        self.lock = threading.Lock()  # fold and progress, against the thread that looks
+        self.changed = threading.Event()
+        with suppress(ImportError, OSError, AttributeError):
+            import fcntl
+
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # a burst never waits for us
+
+    def run(self) -> None:
+        """Read in blocks; when they come fast, wait a little so that they come larger."""
+        last = 0.0
+        while data := self._read():
+            self._take(data)
+            now = time.monotonic()
+            if now - last < EVERY_S:
+                time.sleep(EVERY_S)
+            last = now
+        with self.lock:
+            self._keep(*self.fold.end())
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._pipe.fileno(), PIPE_BYTES)
+        except (OSError, ValueError):
+            return b""
+
+    def _take(self, data: bytes) -> None:
+        with self.lock:
+            self._keep(*self.fold.feed(data))
+        self.changed.set()
+
+    def _keep(self, text: str, bars: list[str]) -> None:
+        if text:
+            self._log.write(text)
+            self.progress.read_log(text)
+        for bar in bars:
+            self.progress.read_bar(bar)
+
+
+class Execution:
+    """One job, from its claim to its last line."""
+
+    def __init__(self, home: Home, job: Job, ended: threading.Event):
+        self.home, self.job = home, job
+        self._asked_to_end = ended  # the runner itself was told to end
+        self._ringer = Ringer(home)
+        self._poller = resources.Poller(home.output)
+        self._written_at = self._ram_at = 0.0
+        self._high_ram = 0
+        self.log: LogFile | None = None
+        self.status: dict = {
+            "state": RUNNING,
+            "runner": identity(),
+            "started": time.time(),
+            "stage": None,
+            "progress": {},
+            "bar": None,
+        }
+
+    # -- the whole -----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run every stage; whatever happens, an end is recorded and the log says it."""
+        self._write_status()
+        try:
+            self._prepare()
+            for index, stage in enumerate(self.job.stages, 1):
+                self._run_stage(index, Stage(**stage))
+            end = End(SUCCEEDED, "", exit_code=0)
+        except End as told:
+            end = told
+        except OSError as error:
+            end = End(FAILED, f"The run could not go on: {error.strerror or error}.")
+        except Exception as error:
+            end = End(FAILED, f"The runner failed: {type(error).__name__}: {error}.")
+            sys.excepthook(*sys.exc_info())
+        self._finish(end)
+
+    def _prepare(self) -> None:
+        """Open the log, look for the inputs, write the files that belong to the run."""
+        self.log = LogFile(Path(self.job.log), self._ringer)
+        self.log.line(f"MusubiTLX {__version__} – {self.job.title}")
+        self.log.line(time.strftime("Started %Y-%m-%d %H:%M:%S %z"))
+        if self.job.practice:
+            self.log.line(
+                "Practice run: shows how everything works; its LoRA is not for Qwen-Image."
+            )
+        if gone := [path for path in self.job.inputs if not Path(path).is_file()]:
+            raise End(
+                FAILED,
+                f"{Path(gone[0]).name} is not there any more, and this run was queued with it.",
+                hint="Start a new run: it takes the images as they are then.",
+            )
+        for path, text in self.job.files.items():
+            write_text(Path(path), text)
+
+    def _finish(self, end: End) -> None:
+        results = [path for path in self.job.results if Path(path).is_file()]
+        self._last_words(end)
+        self.status |= {
+            "state": end.state,
+            "reason": end.reason or None,
+            "hint": end.hint,
+            "exit_code": end.exit_code,
+            "ended": time.time(),
+            "bar": None,
+            "outputs": results,
+            "child": None,
+        }
+        while not self._write_status():
+            time.sleep(1.0)  # a full disk: the end must be on record before the next job
+        if self.log:
+            self.log.close()
+        self._ringer.ring()
+
+    def _last_words(self, end: End) -> None:
+        """The end of the log, as users know it."""
+        if self.log is None:
+            return
+        say, work = self.log.line, WORK.get(self.job.kind, "JOB")
+        say()
+        if end.state == SUCCEEDED:
+            say(f"{work} COMPLETED!")
+            for path in self.job.results:
+                say(f"LoRA: {path}" if path.endswith(".safetensors") else path)
+        elif end.state == STOPPED:
+            say(f"{work} STOPPED. {end.reason}")
+        elif end.exit_code is None:
+            say(f"{work} ABORTED. {end.reason}")
+        else:
+            say(f"{work} ABORTED WITH ERROR (exit code {end.exit_code})")
+            say(f"Cause: {end.reason}")
+        if end.hint:
+            say(f"What to do: {end.hint}")
+        say(f"Log: {self.job.log}")
+
+    # -- one stage -----------------------------------------------------------------------------
+
+    def _run_stage(self, index: int, stage: Stage) -> None:
+        """Run one program to its end; raises End unless its files are there afterwards."""
+        count = len(self.job.stages)
+        self.status["stage"] = {
+            "index": index,
+            "count": count,
+            "name": stage.name,
+            "title": stage.title,
+        }
+        self.status["progress"] = {}
+        self.log.line()
+        self.log.line(f"=== Stage {index} of {count}: {stage.title} ===")
+        self.log.line("$ " + shown(stage.argv))
+        self._check_requests()
+        before = {path: stamp(path) for path in stage.outputs}
+        output = self._run_program(stage)
+        self._check_outputs(stage, before, output)
+
+    def _run_program(self, stage: Stage) -> Output:
+        """Start the program and stay with it until it and all its children are gone."""
+        try:
+            child = processes.start_child(
+                stage.argv, cwd=stage.cwd, env=child_environment(stage.env)
+            )
+        except OSError as error:
+            raise End(FAILED, f"{stage.argv[0]} could not be started: {error.strerror}.") from error
+        self.status["child"] = {"pid": child.pid, "birth": births.birth(child.pid)}
+        self._write_status()
+        output = Output(child.stdout, self.log)
+        output.start()
+        over = threading.Event()
+        threading.Thread(target=lambda: (child.wait(), over.set()), daemon=True).start()
+        told: End | None = None
+        try:
+            while not over.wait(LOOK_S):
+                self._look(output)
+        except End as end:
+            told = end
+            processes.end_tree(child.pid, patience_s=PATIENCE_S)
+        child.wait()
+        processes.end_tree(child.pid, patience_s=WORKERS_S)
+        output.join(timeout=2.0)
+        self._keep_progress(output, all_of_it=True)
+        child.stdout.close()
+        if told:
+            raise told
+        if child.returncode != 0:
+            raise self._failure(stage, child.returncode)
+        return output
+
+    def _failure(self, stage: Stage, code: int) -> End:
+        tail = read_tail(self.log.path)
+        found = diagnose.diagnose(tail, exit_code=code, stage=stage.name)
+        reason = found.cause if found else f"{stage.title} ended with exit code {code}."
+        return End(FAILED, reason, hint=found.remedy if found else None, exit_code=code)
+
+    def _check_outputs(self, stage: Stage, before: dict, output: Output) -> None:
+        """Exit code 0 is not success by itself: the files must be there, new and whole."""
+        missing = [path for path in stage.outputs if stamp(path) in (None, before[path])]
+        if missing:
+            number = f"{len(missing)} of {len(stage.outputs)} files"
+            raise End(
+                FAILED,
+                f"{stage.title} ended without an error, but did not write {number} "
+                f"({Path(missing[0]).name}).",
+                hint="The log says what it did instead: often no image or caption was found.",
+                exit_code=0,
+            )
+        for path in stage.outputs:
+            try:
+                tensors.read_header(Path(path))
+            except tensors.Broken as broken:
+                name = Path(path).name
+                raise End(
+                    FAILED,
+                    f"{stage.title} wrote {name}, but {broken}.",
+                    hint="Is the disk full? Free some space and start again.",
+                    exit_code=0,
+                ) from broken
+
+    # -- while it runs -------------------------------------------------------------------------
+
+    def _look(self, output: Output) -> None:
+        """What is done every tenth of a second while a program runs."""
+        self._check_requests()
+        self._check_ram()
+        now = time.monotonic()
+        quiet = now - self._written_at
+        if (output.changed.is_set() and quiet >= STATUS_S) or quiet >= SEEN_S:
+            output.changed.clear()
+            self._keep_progress(output)
+
+    def _check_requests(self) -> None:
+        if self._asked_to_end.is_set():
+            raise End(INTERRUPTED, "The runner was told to end, so the run was stopped.")
+        if (self.job.folder / "request.json").exists():
+            request = read_json(self.job.folder / "request.json") or {}
+            if request.get("stop"):
+                raise End(STOPPED, "Stopped on request.")
+
+    def _check_ram(self) -> None:
+        """Abort above the limit, seen twice in a row: the system would kill without a word."""
+        if time.monotonic() - self._ram_at < RAM_S:
+            return
+        self._ram_at = time.monotonic()
+        percent = resources.ram()["percent"]
+        self._high_ram = self._high_ram + 1 if percent > RAM_LIMIT_PERCENT else 0
+        if self._high_ram >= 2:
+            raise End(
+                FAILED,
+                f"Main memory was {percent:.0f} % full (the limit is {RAM_LIMIT_PERCENT:g} %), "
+                "so the run was aborted before the system froze.",
+                hint="Close other programs, or choose a profile that swaps fewer blocks to RAM.",
+            )
+
+    def _keep_progress(self, output: Output, *, all_of_it: bool = False) -> None:
+        with output.lock:
+            rows = output.progress.take_rows(all_of_them=all_of_it)
+            self.status["progress"] = dict(output.progress.current)
+            self.status["bar"] = output.fold.bar
+        if rows:
+            self._append_metrics(rows)
+        self._write_status()
+
+    def _append_metrics(self, rows: list[dict]) -> None:
+        now = self._poller.snapshot()
+        memory = {
+            "ram": now["ram"]["used"],
+            "vram": sum(gpu["used"] or 0 for gpu in now["gpus"]) or None,
+            "time": round(time.time(), 3),
+        }
+        text = "".join(json.dumps({**row, **memory}) + "\n" for row in rows)
+        with suppress(OSError), (self.job.folder / "metrics.jsonl").open("a") as file:
+            file.write(text)
+
+    def _write_status(self) -> bool:
+        """Replace the status; False when the disk would not take it."""
+        self.status["last_seen"] = time.time()
+        self._written_at = time.monotonic()
+        try:
+            write_json(self.job.folder / "status.json", self.status)
+        except OSError:
+            return False
+        self._ringer.ring()
+        return True
+
+
+def identity() -> dict:
+    """Who this runner is, so that others can tell whether it lives."""
+    return {"pid": os.getpid(), "birth": births.birth(os.getpid()), "host": HOST}
+
+
+def stamp(path: str) -> tuple[int, int] | None:
+    """What changes when a file is written anew; None when it is not there."""
+    with suppress(OSError):
+        info = Path(path).stat()
+        return (info.st_mtime_ns, info.st_ino)
+    return None
+
+
+def shown(argv: list[str]) -> str:
+    """An argument list as one would type it."""
+    import shlex
+
+    return shlex.join(argv)
+
+
+def child_environment(extra: dict[str, str]) -> dict[str, str]:
+    """The environment of a program: ours without our secrets, unbuffered, UTF-8, plus `extra`."""
+    mine = {key: value for key, value in os.environ.items() if key != "MUSUBITLX_TOKEN"}
+    return {**mine, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **extra}
+
+
+def claim(job: Job) -> bool:
+    """Make the job ours; False if another runner was first."""
+    try:
+        with (job.folder / "claim").open("x") as file:
+            json.dump({**identity(), "time": time.time()}, file)
+    except FileExistsError:
+        return False
+    return True
+
+
+def settle(home: Home, queue: str) -> None:
+    """Write down the end of jobs whose runner died, after ending what it left running."""
+    for job in Jobs(home).all():
+        if job.queue != queue or job.state != INTERRUPTED or jobs.is_settled(job):
+            continue
+        child = job.status.get("child") or {}
+        if child.get("pid") and births.alive(child["pid"], child.get("birth")):
+            processes.end_tree(child["pid"], patience_s=PATIENCE_S)
+        told = jobs.UNTOLD_REASONS[INTERRUPTED]
+        with suppress(OSError, KeyError), Path(job.record["log"]).open("a", encoding="utf-8") as log:
+            log.write(f"\n{WORK.get(job.kind, 'JOB')} ABORTED. {told}\nLog: {job.log}\n")
+        now = time.time()
+        status = {**job.status, "state": INTERRUPTED, "reason": told, "bar": None, "child": None}
+        write_json(job.folder / "status.json", {**status, "ended": now, "last_seen": now})
+
+
+def work(home: Home, queue: str, ended: threading.Event) -> None:
+    """Run the queue until it is empty; returns at once when another runner is at it."""
+    lease = Lease(home.jobs / f"runner-{queue}.lock")
+    records = Jobs(home)
+    while not ended.is_set() and lease.take():
+        try:
+            settle(home, queue)
+            while not ended.is_set() and (waiting := records.waiting(queue)):
+                if claim(waiting[0]):
+                    Execution(home, waiting[0], ended).run()
+        finally:
+            lease.give_back()
+        if not records.waiting(queue):  # looked at again: a job may have come meanwhile
+            return
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line, work the queue, return the exit code."""
+    parser = argparse.ArgumentParser(prog="musubitlx.runner", description=__doc__)
+    parser.add_argument("queue", choices=["gpu0", "net"], help="which queue to work off")
+    parser.add_argument("--home", required=True, help="the home folder")
+    asked = parser.parse_args(argv)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    with suppress(AttributeError):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    processes.adopt_orphans()
+    work(Home(asked.home).make(), asked.queue, ended)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,822 @@
+"""The web app: routes and start. The only module that knows Flask; all else is in musubitlx/."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote, urlencode, urlsplit
+
+from flask import Flask, Request, Response, g, redirect, render_template, request, send_file
+from werkzeug.exceptions import HTTPException
+
+from musubitlx import (
+    __version__,
+    births,
+    commands,
+    configs,
+    events,
+    metrics,
+    models,
+    musubi,
+    presets,
+    projects,
+    resources,
+    serving,
+    settings,
+)
+from musubitlx.access import Access, Visit, addresses
+from musubitlx.errors import Conflict, DiskFull, Invalid, NotFound, Unauthorized, UserError
+from musubitlx.home import PACKAGE_ROOT, Home, child, read_json, write_json
+from musubitlx.jobs import Job, Jobs
+from musubitlx.lease import Lease
+from musubitlx.logs import blocks, whole_size
+from musubitlx.projects import Image, Project, Upload
+
+COOKIE = "musubitlx_token"
+COOKIE_S = 365 * 24 * 3600
+RESERVE_BYTES = 200_000_000  # an upload must leave this much of the disk free
+JSON_BYTES = 2_000_000  # the longest JSON body that is read
+RECONCILE_S = 2.0
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'self'; object-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "Via")
+
+
+class UploadRequest(Request):
+    """A request whose files are written where they will be needed, not to a temporary folder."""
+
+    def _get_file_stream(self, total_content_length, content_type, filename=None, content_length=None):
+        path = g.project.incoming()
+        g.received.append(path)
+        return path.open("w+b")
+
+
+class StaticFiles:
+    """The static files with a tag each, compressed once."""
+
+    def __init__(self, root: Path):
+        self._root = root
+        self._known: dict[str, tuple[tuple, str, bytes, bytes]] = {}
+
+    def tag(self, name: str) -> str:
+        """What changes when the file does."""
+        return self._load(name)[1]
+
+    def answer(self, name: str) -> Response:
+        """The file, compressed where the browser takes that; for ever if asked for by its tag."""
+        _, tag, plain, packed = self._load(name)
+        response = Response(plain, content_type=content_type(name))
+        if len(packed) < len(plain) and "gzip" in request.headers.get("Accept-Encoding", ""):
+            response.set_data(packed)
+            response.headers["Content-Encoding"] = "gzip"
+        response.headers["Vary"] = "Accept-Encoding"
+        lasting = request.args.get("v") == tag
+        response.headers["Cache-Control"] = (
+            "public, max-age=31536000, immutable" if lasting else "no-cache"
+        )
+        response.set_etag(tag)
+        return response.make_conditional(request)
+
+    def _load(self, name: str) -> tuple[tuple, str, bytes, bytes]:
+        path = self._root
+        for part in name.split("/"):
+            path = child(path, part)
+        if not path.is_file():
+            raise NotFound("There is no such file.")
+        info = path.stat()
+        stamp = (info.st_mtime_ns, info.st_size)
+        known = self._known.get(name)
+        if known is None or known[0] != stamp:
+            plain = path.read_bytes()
+            tag = hashlib.sha256(plain).hexdigest()[:16]
+            known = self._known[name] = (stamp, tag, plain, gzip.compress(plain, 9, mtime=0))
+        return known
+
+
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".json": "application/json",
+}
+
+
+def content_type(name: str) -> str:
+    """The type of a file we ship, by its suffix."""
+    return TYPES.get(Path(name).suffix, "application/octet-stream")
+
+
+def create_app(home: Home, server: serving.Server, access: Access, *, practice: bool = False) -> Flask:
+    """The web app for one home folder; `server` says how waiting and heavy work are done."""
+    app = Flask(__name__, static_folder=None)
+    app.request_class = UploadRequest
+    app.json.ensure_ascii = False
+    app.json.sort_keys = False
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    jobs, bell = Jobs(home), server.bell()
+    poller = resources.Poller(home.output)
+    static = StaticFiles(PACKAGE_ROOT / "static")
+    feed = events.Feed(home, jobs, bell, describe=describe_job, snapshot=poller.snapshot)
+    open_streams: set[object] = set()
+    app.extensions["musubitlx"] = {"bell": bell, "jobs": jobs}
+
+    def trainer() -> musubi.Trainer:
+        return musubi.find(home, practice=practice)
+
+    def open_project(name: str, *, must_exist: bool = True) -> Project:
+        project = Project(home, name)
+        if must_exist and not project.exists:
+            raise NotFound(f"There is no output folder called {name}.")
+        return project
+
+    # -- every request -------------------------------------------------------------------------
+
+    @app.before_request
+    def let_in():
+        """Refuse whoever may not come in; take the token of a link into a cookie."""
+        g.received = []
+        verdict = access.check(visit())
+        if verdict.set_cookie and request.method == "GET" and not request.path.startswith("/api/"):
+            rest = [(k, v) for k, v in request.args.items(multi=True) if k != "token"]
+            target = request.path + ("?" + urlencode(rest) if rest else "")
+            return with_cookie(redirect(target), request.args["token"])
+        if request.mimetype == "application/json" and (request.content_length or 0) > JSON_BYTES:
+            raise Invalid("The request is too long.")
+        return None
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        """Headers every answer carries; text is compressed where that is worth it."""
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        if not request.path.startswith("/static/"):
+            response.headers.setdefault("Cache-Control", "no-store")
+        return compressed(response)
+
+    @app.teardown_request
+    def forget_received(_error):
+        """Whatever an upload left half received is removed."""
+        for path in getattr(g, "received", ()):
+            path.unlink(missing_ok=True)
+
+    @app.errorhandler(UserError)
+    def show_user_error(error: UserError):
+        return show_error(error.as_dict(), error.http_status)
+
+    @app.errorhandler(HTTPException)
+    def show_http_error(error: HTTPException):
+        if error.code and error.code < 400:
+            return error
+        text = SENTENCES.get(error.code) or error.description or error.name
+        return show_error({"error": text, "field": None, "hint": None}, error.code or 500)
+
+    @app.errorhandler(OSError)
+    def show_disk_error(error: OSError):
+        traceback.print_exception(error)
+        told = projects.disk_error(error)
+        return show_error(told.as_dict(), told.http_status if isinstance(told, DiskFull) else 500)
+
+    @app.errorhandler(Exception)
+    def show_bug(error: Exception):
+        traceback.print_exception(error)
+        text = f"MusubiTLX made a mistake here ({type(error).__name__})."
+        hint = "The details are in the server's log (webgui.log). Please report them."
+        return show_error({"error": text, "field": None, "hint": hint}, 500)
+
+    def show_error(body: dict, status: int):
+        """The one shape of an error for programs, a page for people."""
+        if request.path.startswith("/api/") or request.path == "/healthz":
+            return body, status
+        if status == 401:
+            return page("login.html", next=request.full_path.rstrip("?"), error=None), 401
+        return page("error.html", error=body["error"], hint=body["hint"]), status
+
+    def page(template: str, **more) -> str:
+        return render_template(
+            template,
+            version=__version__,
+            asset=lambda name: f"/static/{name}?v={static.tag(name)}",
+            no_token=access.no_token,
+            **more,
+        )
+
+    # -- pages ---------------------------------------------------------------------------------
+
+    @app.get("/")
+    def index():
+        """The page that does it all."""
+        found = trainer()
+        name = request.args.get("project", "")
+        with suppress(UserError):
+            project = Project(home, name)
+            return page("index.html", **page_facts(found, name, len(project.image_paths())))
+        return page("index.html", **page_facts(found, "", 0))
+
+    def page_facts(found: musubi.Trainer, project: str, images: int) -> dict:
+        ready = all(state.path and not state.problem for state in models.find(home))
+        return {
+            "practice": found.practice,
+            "practice_reason": found.reason,
+            "rows": settings.form_rows(),
+            "profiles": [profile.as_dict() for profile in presets.PROFILES],
+            "project": project,
+            "image_count": images,
+            "models_ready": ready,
+        }
+
+    @app.get("/runs")
+    def runs():
+        """Queue and history."""
+        found = trainer()
+        return page("runs.html", practice=found.practice, practice_reason=found.reason, project="")
+
+    @app.get("/login")
+    def login():
+        """Ask for the token."""
+        return page("login.html", next=request.args.get("next", "/"), error=None)
+
+    @app.post("/login")
+    def enter():
+        """Take a typed token into the cookie; wrong ones count."""
+        typed, target = request.form.get("token", ""), local_path(request.form.get("next"))
+        try:
+            access.check(visit(path="/", peer_only=True, query_token=typed))
+        except UserError as error:
+            return page("login.html", next=target, error=str(error)), error.http_status
+        return with_cookie(redirect(target), typed)
+
+    @app.get("/static/<path:name>")
+    def static_file(name: str):
+        """A file of the page itself."""
+        return static.answer(name)
+
+    @app.get("/favicon.ico")
+    def favicon():
+        """Browsers ask for it whatever the page says."""
+        return static.answer("icon.svg")
+
+    @app.get("/healthz")
+    def healthz():
+        """Whether the server answers."""
+        return {"ok": True}
+
+    # -- state and configuration ----------------------------------------------------------------
+
+    @app.get("/api/state")
+    def state():
+        """All the page needs to draw itself."""
+        found, memory = trainer(), poller.snapshot()
+        return {
+            "version": __version__,
+            "server": server.name,
+            "python": platform.python_version(),
+            "practice": found.practice,
+            "practice_reason": found.reason,
+            "musubi": found.as_dict(),
+            "gpus": memory["gpus"],
+            "gpu_reason": memory["gpu_reason"],
+            "no_token": access.no_token,
+            "models": [row.as_dict() for row in models.find(home)],
+            "projects": projects.all_projects(home),
+            "jobs": [describe_job(job) for job in jobs.all() if not job.ended],
+            "profiles": [profile.as_dict() for profile in presets.PROFILES],
+            "settings": settings.defaults(),
+        }
+
+    @app.get("/api/resources")
+    def show_resources():
+        """RAM, VRAM and disk."""
+        return poller.snapshot()
+
+    @app.get("/api/config")
+    def load_config():
+        """Saved settings, with what in them could not be used."""
+        loaded, problems = configs.load(home, request.args.get("name"))
+        return {
+            "name": request.args.get("name") or configs.LAST,
+            "settings": loaded,
+            "problems": [problem.as_dict() for problem in problems],
+        }
+
+    @app.put("/api/config")
+    def save_config():
+        """Check settings and save them as YAML."""
+        body = json_body()
+        path = configs.save(home, body.get("name"), body.get("settings"))
+        return {"saved": str(path)}
+
+    @app.get("/api/models")
+    def show_models():
+        """The state of each model file."""
+        return {"models": [row.as_dict() for row in models.find(home)]}
+
+    @app.put("/api/models/<model_id>")
+    def set_model(model_id: str):
+        """Use a model file by its path."""
+        return models.set_path(home, model_id, json_body().get("path", "")).as_dict()
+
+    # -- output folders --------------------------------------------------------------------------
+
+    @app.get("/api/projects")
+    def list_projects():
+        """The output folders."""
+        return {"projects": projects.all_projects(home)}
+
+    @app.post("/api/projects")
+    def make_project():
+        """Create an output folder; one that is there stays as it is."""
+        project = Project(home, json_body().get("name", ""))
+        return {"name": project.name}, 201 if project.make() else 200
+
+    @app.get("/api/projects/<name>")
+    def show_project(name: str):
+        """Images with captions and final texts, and what training made."""
+        project = open_project(name)
+        texts = text_settings()
+        images = project.images()
+        return {
+            "name": project.name,
+            "path": str(project.path),
+            "images": [describe_image(project, image, *texts) for image in images],
+            "outputs": [describe_file(project, path) for path in project.outputs()],
+            "warnings": [],
+        }
+
+    @app.post("/api/projects/<name>/images")
+    def add_images(name: str):
+        """Take in uploaded images and the captions that come with them."""
+        g.project = project = open_project(name, must_exist=False)
+        check_room(project, request.content_length or 0)
+        project.make()
+        files = request.files.getlist("files")
+        uploads = []
+        for file, path in zip(files, g.received, strict=False):
+            file.stream.close()
+            uploads.append(Upload(path, file.filename or ""))
+        if not uploads:
+            raise Invalid("No files came with the request.", field="files")
+        added, rejected, captioned = project.admit_all(uploads, server.offload)
+        texts = text_settings()
+        body = {
+            "added": [describe_image(project, image, *texts) for image in added],
+            "rejected": rejected,
+            "captions": captioned,
+        }
+        if not added and not captioned:
+            reason = f"{rejected[0]['name'][:100]}: {rejected[0]['reason']}"
+            many = len(rejected) > 1
+            text = f"None of the {len(rejected)} files could be used" if many else "Not used"
+            return {"error": f"{text}. {reason}.", "field": "files", "hint": None, **body}, 422
+        return body, 201
+
+    @app.get("/api/projects/<name>/images/<image>")
+    def show_image(name: str, image: str):
+        """The image itself."""
+        return send_stored(open_project(name).image(image).path)
+
+    @app.get("/api/projects/<name>/images/<image>/thumb")
+    def show_thumb(name: str, image: str):
+        """A thumbnail of at most 320 px."""
+        return send_stored(server.offload(open_project(name).thumb, image))
+
+    @app.delete("/api/projects/<name>/images/<image>")
+    def remove_image(name: str, image: str):
+        """Remove an image with caption and caches, unless a run needs it."""
+        project = open_project(name)
+        if any(job.kind == "train" for job in jobs.of_project(project.name)):
+            raise Conflict(
+                "A run with this image is queued or under way.",
+                hint="Stop it first, or remove the image afterwards.",
+            )
+        project.remove(image)
+        return {"removed": image}
+
+    @app.put("/api/projects/<name>/images/<image>/caption")
+    def save_caption(name: str, image: str):
+        """Save a caption at once."""
+        project = open_project(name)
+        saved = project.set_caption(image, json_body().get("text"))
+        return describe_image(project, saved, *text_settings())
+
+    @app.get("/api/projects/<name>/samples")
+    def show_samples(name: str):
+        """The sample images."""
+        return {"samples": open_project(name).samples()}
+
+    @app.get("/api/projects/<name>/files/<file>")
+    def show_file(name: str, file: str):
+        """An output: LoRA and log as a download, a sample as an image."""
+        project = open_project(name)
+        if request.args.get("thumb"):
+            return send_stored(server.offload(project.sample_thumb, file))
+        path = project.result(file)
+        return send_stored(path, download=path.suffix != ".png" or "download" in request.args)
+
+    # -- runs ------------------------------------------------------------------------------------
+
+    @app.post("/api/check")
+    def check():
+        """What would go wrong, what would run, and how many steps."""
+        body = json_body()
+        given = settings_of(body, body.get("project"))
+        try:
+            parsed = settings.parse(given)
+        except Invalid as error:
+            errors = error.as_dict().get("errors") or [error.as_dict()]
+            return {"errors": errors, "warnings": [], "stages": [], "steps": None, "estimate": None}
+        return commands.check(home, trainer(), parsed).as_dict()
+
+    @app.post("/api/projects/<name>/train")
+    def train(name: str):
+        """Queue a training run with the posted settings."""
+        project = open_project(name)
+        parsed = settings.parse(settings_of(json_body(), project.name))
+        plan = commands.plan_training(home, trainer(), parsed)
+        job = jobs.submit(plan)
+        with suppress(OSError, UserError):
+            configs.save(home, None, parsed)
+        bell.ring()
+        return describe_job(job), 202
+
+    @app.get("/api/jobs")
+    def list_jobs():
+        """All jobs, newest first."""
+        return [describe_job(job) for job in jobs.all()]
+
+    @app.get("/api/jobs/<job>")
+    def show_job(job: str):
+        """One job."""
+        return describe_job(jobs.get(job))
+
+    @app.post("/api/jobs/<job>/stop")
+    def stop_job(job: str):
+        """Ask a job to stop; its state says when it has."""
+        stopped = jobs.stop(job)
+        bell.ring()
+        return describe_job(stopped), 202
+
+    @app.delete("/api/jobs/<job>")
+    def forget_job(job: str):
+        """Forget an ended job; its results stay."""
+        jobs.forget(job)
+        bell.ring()
+        return {"removed": job}
+
+    @app.get("/api/jobs/<job>/log")
+    def show_log(job: str):
+        """The log from a byte on, whole lines."""
+        path = Path(jobs.get(job).log)
+        if "download" in request.args:
+            if not path.is_file():
+                raise NotFound("This run has no log (any more).")
+            return send_stored(path, download=True)
+        end = whole_size(path)
+        start = whole_number("offset", 0)
+        start = min(start, end)
+        response = Response(blocks(path, start, end) if end > start else b"", mimetype="text/plain")
+        response.headers["X-Log-Size"] = str(path.stat().st_size if path.is_file() else 0)
+        response.headers["X-Log-Offset"] = str(end)
+        return response
+
+    @app.get("/api/jobs/<job>/metrics")
+    def show_metrics(job: str):
+        """Loss and the rest, step by step."""
+        return metrics.read_columns(jobs.get(job).folder / "metrics.jsonl")
+
+    @app.get("/api/events")
+    def stream():
+        """The event stream; 503 when every stream a server can bear is open."""
+        job = request.args.get("job") or None
+        if job:
+            jobs.get(job)
+        if server.streams is not None and len(open_streams) >= server.streams:
+            body = {"error": "Too many live views are open.", "field": None, "hint": "Poll instead."}
+            return body, 503, {"Retry-After": "15"}
+        last_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
+        environ, ticket = request.environ, object()
+        open_streams.add(ticket)
+
+        def told():
+            try:
+                yield from feed.stream(job, last_id, lambda: server.gone(environ), server.nap)
+            finally:
+                open_streams.discard(ticket)
+
+        response = Response(told(), content_type="text/event-stream; charset=utf-8")
+        response.call_on_close(lambda: open_streams.discard(ticket))
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["X-Accel-Buffering"] = "no"
+        return response
+
+    return app
+
+
+# -- what requests say ------------------------------------------------------------------------------
+
+SENTENCES = {
+    400: "The request can't be understood.",
+    404: "There is nothing at this address.",
+    405: "This address can't be used that way.",
+    413: "The request is too large.",
+    415: "The request must be JSON.",
+}
+
+
+def visit(*, path: str | None = None, peer_only: bool = False, query_token: str | None = None) -> Visit:
+    """The facts of this request that decide whether it may come in.
+
+    `peer_only` leaves out the cookie and whatever else would let it in without
+    the token given.
+    """
+    header = request.headers.get
+    scheme, _, bearer = (header("Authorization") or "").partition(" ")
+    return Visit(
+        method=request.method,
+        path=path or request.path,
+        peer=request.remote_addr or "",
+        host=header("Host"),
+        origin=header("Origin"),
+        sec_fetch_site=header("Sec-Fetch-Site"),
+        forwarded=any(header(name) for name in FORWARDING),
+        cookie=None if peer_only else request.cookies.get(COOKIE),
+        query_token=query_token if peer_only else request.args.get("token"),
+        bearer=bearer.strip() if scheme.lower() == "bearer" and not peer_only else None,
+    )
+
+
+def with_cookie(response: Response, token: str) -> Response:
+    """Let the browser keep the token, out of reach of scripts and other sites."""
+    response.set_cookie(COOKIE, token, max_age=COOKIE_S, httponly=True, samesite="Strict")
+    return response
+
+
+def local_path(target: str | None) -> str:
+    """A path on this server to go on to; `/` for anything that leads elsewhere."""
+    parts = urlsplit(target or "/")
+    plain = not parts.scheme and not parts.netloc and parts.path.startswith("/")
+    safe = plain and not (target or "").startswith("//") and "\\" not in (target or "")
+    return (target or "/") if safe else "/"
+
+
+def json_body() -> dict:
+    """The JSON object of a request; UserError if it is something else."""
+    try:
+        body = json.loads(request.get_data())
+    except (ValueError, RecursionError):
+        raise UserError("The request is no valid JSON.") from None
+    if not isinstance(body, dict):
+        raise UserError("The request must be a JSON object.")
+    return body
+
+
+def settings_of(body: dict, project: object) -> object:
+    """The settings posted, with the folder filled in where the URL or the body names it."""
+    given = body.get("settings")
+    if isinstance(given, dict) and project is not None:
+        return {**given, "output_dir": project}
+    return given
+
+
+def text_settings() -> tuple[str, str]:
+    """Trigger word and subject description of a query, for final texts."""
+    return request.args.get("trigger_word", ""), request.args.get("prompt", "")
+
+
+def whole_number(name: str, default: int) -> int:
+    """A whole number of the query, 0 or more; Invalid otherwise."""
+    text = request.args.get(name, str(default))
+    if not text.isdecimal() or len(text) > 15:
+        raise Invalid(f"{name} must be a whole number, 0 or more.", field=name)
+    return int(text)
+
+
+def check_room(project: Project, size: int) -> None:
+    """Raise DiskFull if an upload of `size` bytes would not leave the disk its reserve."""
+    free = shutil.disk_usage(project.home.output).free
+    if size + RESERVE_BYTES > free:
+        raise DiskFull(
+            f"The upload has {size / 1e6:.0f} MB, and only {free / 1e6:.0f} MB of the disk are free.",
+            hint="Free some space, then try again.",
+        )
+
+
+# -- what answers hold ------------------------------------------------------------------------------
+
+
+def path_of(*parts: str) -> str:
+    """A URL path of names, each percent-encoded."""
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def describe_image(project: Project, image: Image, trigger: str, prompt: str) -> dict:
+    """One image as the HTTP contract shows it."""
+    url = path_of("api", "projects", project.name, "images", image.name)
+    facts = image.facts
+    warnings = [] if facts else ["This file can't be read as an image."]
+    if facts and min(facts.width, facts.height) < projects.SMALL_PX:
+        warnings.append(f"Only {facts.width}x{facts.height} pixels: it will be enlarged.")
+    version = f"?v={image.path.stat().st_mtime_ns:x}"
+    return {
+        "name": image.name,
+        "width": facts.width if facts else None,
+        "height": facts.height if facts else None,
+        "bytes": facts.bytes if facts else None,
+        "caption": image.caption,
+        "final_text": image.final_text(trigger, prompt),
+        "warnings": warnings,
+        "url": url + version,
+        "thumb": url + "/thumb" + version,
+    }
+
+
+def describe_file(project: Project, path: Path) -> dict:
+    """One output file with its download address."""
+    info = path.stat()
+    url = path_of("api", "projects", project.name, "files", path.name)
+    return {"name": path.name, "url": url, "bytes": info.st_size, "modified": info.st_mtime}
+
+
+def describe_job(job: Job) -> dict:
+    """One job as the HTTP contract shows it, with addresses for its files."""
+    told = job.as_dict()
+    outputs = []
+    for output in told["outputs"]:
+        with suppress(OSError):
+            url = path_of("api", "projects", told["project"] or "", "files", Path(output).name)
+            size = Path(output).stat().st_size
+            outputs.append({"name": Path(output).name, "path": output, "url": url, "bytes": size})
+    return {**told, "outputs": outputs, "log_url": path_of("api", "jobs", job.id, "log")}
+
+
+def send_stored(path: Path, *, download: bool = False) -> Response:
+    """A file from an output folder; never run as a page, whatever is in it."""
+    response = send_file(path, as_attachment=download, download_name=path.name, conditional=True)
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    response.headers["Cache-Control"] = (
+        "private, max-age=31536000, immutable" if "v" in request.args else "private, no-cache"
+    )
+    return response
+
+
+def compressed(response: Response) -> Response:
+    """Compress pages and JSON that are worth it; streams and files go as they are."""
+    worth = response.mimetype in ("text/html", "application/json") and not response.is_streamed
+    if (
+        worth
+        and "Content-Encoding" not in response.headers
+        and "gzip" in request.headers.get("Accept-Encoding", "")
+        and len(response.get_data()) > 1000
+    ):
+        response.set_data(gzip.compress(response.get_data(), 5))
+        response.headers["Content-Encoding"] = "gzip"
+        response.headers.add("Vary", "Accept-Encoding")
+    return response
+
+
+# -- start --------------------------------------------------------------------------------------------
+
+STARTING = {
+    "gevent": "Starting MusubiTLX with gevent...",
+    "waitress": "Starting MusubiTLX with waitress...",
+    "flask": "Starting MusubiTLX with Flask's development server...\n"
+    "Warning: neither gevent nor waitress is installed; this server is slow with several pages "
+    "open. Install one: pip install gevent",
+}
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line; each option also as an environment variable MUSUBITLX_…"""
+
+    def told(name: str, default: str) -> str:
+        return os.environ.get(f"MUSUBITLX_{name}") or default
+
+    def yes(name: str) -> bool:
+        return told(name, "").strip().lower() in ("1", "true", "yes", "on")
+
+    parser = argparse.ArgumentParser(prog="webgui.py", description="The web GUI of MusubiTLX.")
+    add = parser.add_argument
+    add("--home", default=told("HOME", str(PACKAGE_ROOT)), help="the home folder: output/, configs/")
+    add("--host", default=told("HOST", "0.0.0.0"), help="127.0.0.1 shuts the network out")
+    add("--port", type=int, default=told("PORT", "5000"), help="0 takes a free one")
+    add("--server", choices=["auto", *serving.NAMES], default=told("SERVER", "auto"))
+    add("--token", default=told("TOKEN", "") or None, help="the access token to use")
+    add("--no-token", action="store_true", default=yes("NO_TOKEN"), help="let everyone in")
+    add("--allow-host", action="append", default=told("ALLOW_HOST", "").split(), metavar="NAME")
+    add("--practice", action="store_true", default=yes("PRACTICE"), help="use the practice trainer")
+    add("--open", action="store_true", default=yes("OPEN"), help="open the page in a browser")
+    arguments = parser.parse_args(argv)
+    if not 0 <= arguments.port <= 65535:
+        parser.error("--port is a number from 0 to 65535")
+    return arguments
+
+
+def announce(access: Access, host: str, port: int) -> str:
+    """Print the addresses to open; return the first, the one on this machine."""
+    first = ""
+    for label, url in addresses(port, host):
+        own = not first and host != "" and ("127." in url or "localhost" in url or "[::1]" in url)
+        link = url + "/" if own or access.no_token else f"{url}/?token={access.token}"
+        first = first or link
+        print(f"  {label}: {link}")
+    if access.no_token:
+        print("Warning: started with --no-token. Everyone who reaches this port can use this machine.")
+    sys.stdout.flush()
+    return first
+
+
+def keep_house(jobs: Jobs) -> None:
+    """See to it, for ever, that queued jobs have a runner and broken ones get their end."""
+    while True:
+        with suppress(Exception):
+            jobs.reconcile()
+        time.sleep(RECONCILE_S)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to end; returns the exit code."""
+    home = Home(arguments.home).make()
+    lease = Lease(home.jobs / "server.lock")
+    if not lease.take():
+        record = read_json(home.server_record) or {}
+        print(f"MusubiTLX is running already for this folder: {record.get('url', 'see its window')}")
+        return 1
+    server = serving.choose(arguments.server)
+    access = Access(
+        home, token=arguments.token, no_token=arguments.no_token, allow_hosts=arguments.allow_host
+    )
+    found = musubi.find(home, practice=arguments.practice)
+    app = create_app(home, server, access, practice=arguments.practice)
+    port = server.bind(app, arguments.host, arguments.port)
+    print(STARTING[server.name])
+    if found.practice:
+        print(f"Practice mode: {found.reason}. Its LoRAs are not for Qwen-Image.")
+    url = announce(access, arguments.host, port)
+    own = app.extensions["musubitlx"]
+    record = {
+        "pid": os.getpid(),
+        "birth": births.birth(os.getpid()),
+        "started": time.time(),
+        "host": arguments.host,
+        "port": port,
+        "url": url,
+        "wake_port": own["bell"].port,
+    }
+    write_json(home.server_record, record)
+    threading.Thread(target=keep_house, args=(own["jobs"],), daemon=True).start()
+    if arguments.open:
+        import webbrowser
+
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+    end_on_signals(home)
+    server.serve()
+    return 0
+
+
+def end_on_signals(home: Home) -> None:
+    """SIGTERM and Ctrl-C end the server at once; runs go on, they are processes of their own."""
+
+    def end(*_):
+        home.server_record.unlink(missing_ok=True)
+        print("MusubiTLX has ended. Runs under way go on.", flush=True)
+        os._exit(0)
+
+    with suppress(AttributeError):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+        if "gevent" in sys.modules:  # its loop looks at Python's handlers late
+            import gevent
+
+            gevent.signal_handler(number, end)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program: an error a person can mend is a sentence, not a traceback."""
+    try:
+        return run(parse_arguments(argv))
+    except UserError as error:
+        print(f"{error} {error.hint or ''}".strip(), file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
