@@ -36,7 +36,7 @@ from musubitlx import (
     serving,
     settings,
 )
-from musubitlx.access import Access, Visit, addresses
+from musubitlx.access import Access, Visit, addresses, is_loopback
 from musubitlx.errors import Conflict, DiskFull, Invalid, NotFound, Unauthorized, UserError
 from musubitlx.home import PACKAGE_ROOT, Home, child, read_json, write_json
 from musubitlx.jobs import Job, Jobs
@@ -259,10 +259,10 @@ def create_app(home: Home, server: serving.Server, access: Access, *, practice: 
         """Take a typed token into the cookie; wrong ones count."""
         typed, target = request.form.get("token", ""), local_path(request.form.get("next"))
         try:
-            access.check(visit(path="/", peer_only=True, query_token=typed))
+            verdict = access.check(visit(path="/", peer_only=True, query_token=typed))
         except UserError as error:
             return page("login.html", next=target, error=str(error)), error.http_status
-        return with_cookie(redirect(target), typed)
+        return with_cookie(redirect(target), typed) if verdict.set_cookie else redirect(target)
 
     @app.get("/static/<path:name>")
     def static_file(name: str):
@@ -730,17 +730,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def announce(access: Access, host: str, port: int) -> str:
-    """Print the addresses to open; return the first, the one on this machine."""
-    first = ""
-    for label, url in addresses(port, host):
-        own = not first and host != "" and ("127." in url or "localhost" in url or "[::1]" in url)
-        link = url + "/" if own or access.no_token else f"{url}/?token={access.token}"
-        first = first or link
+    """Print the addresses to open, with the token where it is asked for; return the nearest."""
+    found = addresses(port, host)
+    for label, url in found:
+        local = is_loopback(urlsplit(url).hostname or "")
+        link = url + "/" if local or access.no_token else f"{url}/?token={access.token}"
         print(f"  {label}: {link}")
     if access.no_token:
         print("Warning: started with --no-token. Everyone who reaches this port can use this machine.")
     sys.stdout.flush()
-    return first
+    return found[0][1] + "/"
 
 
 def keep_house(jobs: Jobs) -> None:

@@ -14,6 +14,7 @@ from musubitlx.errors import Invalid, NotFound
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent  # the folder that holds webgui.py
 
+BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 MAX_NAME_BYTES = 120  # room for Musubi's suffixes within the 255 bytes file systems allow
 WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?")
 FORBIDDEN = set('/\\:*?"<>|[]')  # separators, what Windows reserves, what Musubi's glob trips over
@@ -89,16 +90,18 @@ class Home:
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = True):
+def replacing(path: Path, *, durable: bool = True, mode: int = 0o666):
     """Yield a binary file that takes the place of `path` when the block ends well.
 
     Written beside, flushed to the disk, then renamed: a reader sees the old
     content or the new, a failure leaves the old one and nothing else. What can
-    be made again needs no `durable` wait for the disk.
+    be made again needs no `durable` wait for the disk. `mode` is what the umask
+    leaves of the access rights.
     """
     beside = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        with beside.open("xb") as file:
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, mode)
+        with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             if durable:
@@ -119,6 +122,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace the file at `path` in one step, as UTF-8 without BOM and with the line ends given."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Like `write_text`, readable by nobody but the owner."""
+    with replacing(path, mode=0o600) as file:
+        file.write(text.encode("utf-8"))
 
 
 def write_json(path: Path, value: object) -> None:

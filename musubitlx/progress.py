@@ -16,7 +16,7 @@ COUNT_BAR = re.compile(r"(?P<done>\d+)it \[")
 MILESTONES = re.compile(
     r"^(?:"
     r"epoch (?P<epoch>\d+)/(?P<epochs>\d+)\s*$"
-    r"|.*\bfound (?P<images>\d+) images"
+    r"|.*\b(?:found|loaded) (?P<images>\d+) images"  # of a folder, of a JSONL file
     r"|\s*num epochs / [^:\n]*: (?P<num_epochs>\d+)"
     r"|\s*total optimization steps / [^:\n]*: (?P<steps>\d+)"
     r")",
@@ -38,7 +38,7 @@ class Progress:
 
     def read_log(self, text: str) -> None:
         """Take text that went to the log: whole lines."""
-        if "epoch" not in text and "found" not in text and "total optim" not in text:
+        if not any(word in text for word in ("epoch", " images", "total optim")):
             return
         for match in MILESTONES.finditer(text):
             self._milestone({key: int(v) for key, v in match.groupdict().items() if v})
@@ -55,7 +55,7 @@ class Progress:
 
     def read_bar(self, bar: str) -> None:
         """Take one state of a bar; one that is not about steps or items changes nothing."""
-        if match := STEPS_BAR.search(bar):
+        if match := STEPS_BAR.match(bar):
             self._steps(match)
         elif (match := COUNT_BAR.match(bar)) and self._images:
             done = min(int(match["done"]), self._images)
@@ -75,8 +75,16 @@ class Progress:
             self._rows[-1] = self._row(step)  # the bar is drawn again with the step's loss
 
     def _row(self, step: int) -> dict:
-        names = ("epoch", "loss", "seconds_per_step")
-        return {"step": step, **{name: self.current.get(name) for name in names}}
+        names = ("loss", "seconds_per_step")
+        row = {name: self.current.get(name) for name in names}
+        return {"step": step, "epoch": self._epoch_of(step), **row}
+
+    def _epoch_of(self, step: int) -> int | None:
+        """The epoch a step belongs to, which is not the one announced last when both come at once."""
+        total, epochs = self.current.get("total"), self.current.get("epochs")
+        if total and epochs and total % epochs == 0:
+            return (step - 1) * epochs // total + 1
+        return self.current.get("epoch")
 
     def take_rows(self, *, all_of_them: bool = False) -> list[dict]:
         """The rows of steps that are over; the last one may still be redrawn and stays."""
