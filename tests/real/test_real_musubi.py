@@ -1,0 +1,114 @@
+"""The whole path against the real Musubi Tuner, over HTTP alone.
+
+Runs when MUSUBI_DIR, MUSUBI_PYTHON, MUSUBI_TEST_DIT, MUSUBI_TEST_VAE and MUSUBI_TEST_TE
+name an installation and model files (small random ones will do on a CPU).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from safetensors import safe_open
+from support import log_text, pictures, wait_until
+
+from musubitlx import births
+
+NEEDED = ("MUSUBI_DIR", "MUSUBI_PYTHON", "MUSUBI_TEST_DIT", "MUSUBI_TEST_VAE", "MUSUBI_TEST_TE")
+GIVEN = {name: os.environ.get(name) for name in NEEDED}
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        not all(GIVEN.values()),
+        reason="the real Musubi: set " + ", ".join(NEEDED),
+    ),
+]
+
+SETTINGS = {
+    "trigger_word": "sks",
+    "prompt": "a red ball",
+    "vram_profile": "24+",
+    "epochs": 2,
+    "image_repeats": 1,
+    "resolution": "128x128",
+    "lora_rank": 4,
+    "lora_dims": 4,
+    "output_name": "real_ball",
+    "advanced_flags": "--gradient_checkpointing --max_grad_norm 1.0",
+    "samples_enabled": True,
+    "sample_prompt_text": "# a comment\n{{trigger}} on a table --w 64 --h 64 --s 2\n",
+    "sample_at_first": True,
+}
+
+
+@pytest.fixture
+def real(program):
+    """The program on the real Musubi, with the model files set and four images."""
+    names = ("MUSUBI_DIR", "MUSUBI_PYTHON", "MUSUBI_REAL_STEP_DELAY", "MUSUBI_REAL_OOM_STEP")
+    server = program(env={name: os.environ[name] for name in names if name in os.environ})
+    for model, variable in (("dit", "DIT"), ("vae", "VAE"), ("text_encoder", "TE")):
+        path = {"path": GIVEN[f"MUSUBI_TEST_{variable}"]}
+        assert server.put(f"/api/models/{model}", path)["whole"]
+    server.post("/api/projects", {"name": "ball"})
+    assert server.upload("ball", pictures(4)).status_code == 201
+    server.put("/api/projects/ball/images/ball 0.jpg/caption", {"text": "a ball, \"lit\" – 画像"})
+    return server
+
+
+def test_the_real_scripts_make_caches_samples_and_a_lora(real):
+    state = real.get("/api/state")
+    assert state["practice"] is False and state["musubi"]["found"]
+    found = real.post("/api/check", {"project": "ball", "settings": SETTINGS})
+    assert found["errors"] == [] and found["steps"] == 8
+    job = real.post("/api/projects/ball/train", {"settings": SETTINGS})["id"]
+    events = real.events_until_end(job)
+    ended, log = events[-1].data, real.log(job)
+    assert ended["state"] == "succeeded", log[-3000:]
+    assert log_text(events) == log and "TRAINING COMPLETED!" in log
+
+    told = [event.data for event in events if event.name == "job"]
+    assert {row["stage"]["index"] for row in told if row["stage"]} == {1, 2, 3}
+    assert ended["progress"]["step"] == ended["progress"]["total"] == found["steps"]
+    assert ended["progress"]["epoch"] == ended["progress"]["epochs"] == 2
+    assert [event for event in events if event.name == "bar" and "steps:" in event.data["text"]]
+    metrics = real.get(f"/api/jobs/{job}/metrics")
+    assert metrics["step"] == list(range(1, 9)) and all(metrics["loss"])
+
+    folder = real.home / "output/ball"
+    texts = [json.loads(line) for line in (folder / "dataset.jsonl").read_text().splitlines()]
+    assert texts[0]["caption"] == "sks, a ball, \"lit\" – 画像"
+    with safe_open(folder / "ball 0_qi_te.safetensors", "numpy") as cache:
+        assert cache.metadata()["caption1"] == texts[0]["caption"]
+    with safe_open(folder / "real_ball.safetensors", "numpy") as lora:
+        meta = lora.metadata()
+        assert (meta["ss_network_dim"], meta["ss_network_alpha"]) == ("4", "4.0")
+        assert meta["ss_timestep_sampling"] == "qwen_shift" and meta["ss_seed"] == "42"
+    samples = real.get("/api/projects/ball/samples")["samples"]
+    assert [sample["epoch"] for sample in samples] == [0, 1, 2]
+    assert {sample["prompt"] for sample in samples} == {"sks on a table"}
+    assert {sample["seed"] for sample in samples} == {42}
+    assert real.call("GET", samples[0]["thumb"]).headers["Content-Type"] == "image/jpeg"
+    new = [event for event in events if event.name == "samples"]
+    assert sum(len(event.data["samples"]) for event in new) == 3
+
+
+def test_stop_leaves_nothing_of_the_real_trainer(real):
+    job = real.post("/api/projects/ball/train", {"settings": {**SETTINGS, "epochs": 50}})["id"]
+    wait_until(lambda: "epoch 1/50" in real.log(job), seconds=300, what="the training")
+    record = json.loads((real.home / f"output/.jobs/{job}/status.json").read_text())
+    real.post(f"/api/jobs/{job}/stop")
+    assert real.wait_for(job, seconds=13)["state"] == "stopped"
+    assert births.birth(record["child"]["pid"]) is None
+
+
+def test_a_failure_of_the_real_trainer_is_explained(real):
+    flags = "--gradient_checkpointing --lr_scheduler nosuch"
+    settings = {**SETTINGS, "samples_enabled": False, "advanced_flags": flags}
+    job = real.post("/api/projects/ball/train", {"settings": settings})["id"]
+    ended = real.wait_for(job, seconds=300)
+    assert ended["state"] == "failed" and ended["exit_code"] == 1
+    assert "nosuch" in ended["reason"] + (ended["hint"] or "")
+    assert "TRAINING ABORTED WITH ERROR (exit code 1)" in real.log(job)

@@ -1,0 +1,306 @@
+"""The HTTP contract: good requests work, bad ones get a 4xx with a sentence and start nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from support import ROOT, SMALL, picture, pictures
+
+
+def tree(folder: Path) -> dict[str, int]:
+    """Every file below a folder with its size, but for what the running server itself writes."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(("runner", "server"))
+    }
+
+
+@pytest.fixture
+def ball(live_server):
+    """The program in practice mode with a folder of two images."""
+    live_server.post("/api/projects", {"name": "ball"})
+    live_server.upload("ball", pictures(2))
+    return live_server
+
+
+def test_uploads_and_captions_are_files_at_once(ball):
+    folder = ball.home / "output/ball"
+    saved = ball.put("/api/projects/ball/images/ball 0.jpg/caption?trigger_word=ohwx", {"text": "a ball"})
+    assert (folder / "ball 0.txt").read_text() == "a ball"
+    assert saved["final_text"] == "ohwx, a ball"
+    shown = ball.get("/api/projects/ball?trigger_word=ohwx&prompt=a red ball")["images"]
+    assert [image["name"] for image in shown] == ["ball 0.jpg", "ball 1.jpg"]
+    assert [image["final_text"] for image in shown] == ["ohwx, a ball", "ohwx, a red ball"]
+    assert (shown[0]["width"], shown[0]["height"]) == (512, 512)
+    original = ball.call("GET", shown[0]["url"])
+    assert original.content == pictures(1)["ball 0.jpg"]
+    thumb = ball.call("GET", shown[0]["thumb"])
+    assert thumb.headers["Content-Type"] == "image/jpeg" and len(thumb.content) < 40_000
+    assert ball.call("DELETE", "/api/projects/ball/images/ball 0.jpg").json() == {"removed": "ball 0.jpg"}
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == ["ball 1.jpg"]
+
+
+def test_one_bad_file_never_spoils_the_others(live_server):
+    answer = live_server.upload(
+        "new", {"good.png": picture(kind="PNG"), "bad.png": b"<html>", "good.txt": b"caf\xc3\xa9"}
+    )
+    body = answer.json()
+    assert answer.status_code == 201
+    assert [image["name"] for image in body["added"]] == ["good.png"]
+    assert body["added"][0]["caption"] == "café" and body["captions"] == ["good.png"]
+    assert [row["name"] for row in body["rejected"]] == ["bad.png"] and body["rejected"][0]["reason"]
+    none = live_server.upload("new", {"bad.png": b"", "worse.svg": b"<svg/>"})
+    assert none.status_code == 422 and len(none.json()["rejected"]) == 2
+    assert not list((live_server.home / "output/new/.musubitlx/incoming").iterdir())
+
+
+def test_names_that_would_collide_or_escape_are_made_safe(live_server):
+    data = picture()
+    parts = [("files", (name, data)) for name in ("画像.png", "画像.png", "../../x.png", "CON.png")]
+    body = live_server.call("POST", "/api/projects/new/images", files=parts).json()
+    names = [image["name"] for image in body["added"]]
+    assert names == ["画像.jpg", "画像-2.jpg", "x.jpg", "CON_.jpg"]
+    assert not (live_server.home / "x.png").exists() and not (live_server.home / "x.jpg").exists()
+
+
+BAD_SETTINGS = [
+    ({"epochs": 0}, "epochs"),
+    ({"epochs": "many"}, "epochs"),
+    ({"epochs": 1.5}, "epochs"),
+    ({"epochs": True}, "epochs"),
+    ({"epochs": None}, "epochs"),
+    ({"learning_rate": "NaN"}, "learning_rate"),
+    ({"learning_rate": -1}, "learning_rate"),
+    ({"resolution": "1000x1000"}, "resolution"),
+    ({"resolution": "axb"}, "resolution"),
+    ({"optimizer_type": "Magic"}, "optimizer_type"),
+    ({"vram_profile": 13}, "vram_profile"),
+    ({"output_name": "../evil"}, "output_name"),
+    ({"output_name": ""}, "output_name"),
+    ({"output_name": "my_qi"}, "output_name"),
+    ({"advanced_flags": "--no_such_flag 1"}, "advanced_flags"),
+    ({"advanced_flags": "--lr_warmup_steps"}, "advanced_flags"),
+    ({"advanced_flags": "--seed 3"}, "advanced_flags"),
+    ({"advanced_flags": "'open"}, "advanced_flags"),
+    ({"advanced_flags": ["--fp8_base"]}, "advanced_flags"),
+    ({"samples_enabled": True}, "sample_prompt_text"),
+    ({"samples_enabled": "maybe"}, "samples_enabled"),
+    ({"seed": -1}, "seed"),
+    ({"lora_rank": 10**9}, "lora_rank"),
+    ({"no_such_setting": 1}, "no_such_setting"),
+]
+
+
+@pytest.mark.parametrize(("bad", "field"), BAD_SETTINGS)
+def test_a_wrong_setting_is_named_and_nothing_is_started_or_written(ball, bad, field):
+    before = tree(ball.home)
+    settings = {**SMALL, **bad}
+    answer = ball.call("POST", "/api/projects/ball/train", json={"settings": settings})
+    body = answer.json()
+    assert answer.status_code == 422 and body["field"] == field
+    assert body["error"].endswith(".") and "Traceback" not in answer.text
+    checked = ball.post("/api/check", {"project": "ball", "settings": settings})
+    assert field in [error["field"] for error in checked["errors"]]
+    assert tree(ball.home) == before and ball.get("/api/jobs") == []
+
+
+def test_every_wrong_field_is_named_at_once(ball):
+    settings = {**SMALL, "epochs": 0, "learning_rate": "x", "resolution": "?"}
+    answer = ball.call("POST", "/api/projects/ball/train", json={"settings": settings})
+    assert {row["field"] for row in answer.json()["errors"]} == {"epochs", "learning_rate", "resolution"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/api/projects/nothing", None, 404),
+        ("GET", "/api/projects/..%2f..%2fetc", None, 404),
+        ("GET", "/api/projects/%2e%2e", None, 422),
+        ("POST", "/api/projects/nothing/train", {"settings": SMALL}, 404),
+        ("POST", "/api/projects/empty/train", {"settings": SMALL}, 422),
+        ("POST", "/api/projects/ball/train", {"settings": [1]}, 422),
+        ("POST", "/api/projects/ball/train", {}, 422),
+        ("POST", "/api/projects/ball/train", b"{broken", 400),
+        ("POST", "/api/projects/ball/train", b"[1]", 400),
+        ("POST", "/api/projects/ball/train", b"", 400),
+        ("POST", "/api/projects/ball/train", b"[" * 100_000, 400),
+        ("POST", "/api/check", b"nonsense", 400),
+        ("POST", "/api/projects", {"name": "a/b"}, 422),
+        ("POST", "/api/projects", {"name": ".jobs"}, 422),
+        ("POST", "/api/projects", {"name": 7}, 422),
+        ("POST", "/api/projects", {"name": "CON"}, 422),
+        ("POST", "/api/projects", {"name": "x" * 300}, 422),
+        ("POST", "/api/projects/ball/images", None, 422),
+        ("GET", "/api/projects/ball/images/nothing.png", None, 404),
+        ("GET", "/api/projects/ball/images/..%2f..%2fjob.json", None, 404),
+        ("PUT", "/api/projects/ball/images/nothing.png/caption", {"text": "x"}, 404),
+        ("PUT", "/api/projects/ball/images/ball 0.jpg/caption", {"text": 7}, 422),
+        ("PUT", "/api/projects/ball/images/ball 0.jpg/caption", {"text": "x" * 20_000}, 422),
+        ("PUT", "/api/projects/ball/images/ball 0.jpg/caption", {}, 422),
+        ("DELETE", "/api/projects/ball/images/dataset.jsonl", None, 404),
+        ("GET", "/api/projects/ball/files/ball 0.jpg", None, 404),
+        ("GET", "/api/projects/ball/files/x.safetensors", None, 404),
+        ("GET", "/api/jobs/nothing", None, 404),
+        ("GET", "/api/jobs/..", None, 404),
+        ("GET", "/api/jobs/nothing/log", None, 404),
+        ("POST", "/api/jobs/nothing/stop", {}, 404),
+        ("DELETE", "/api/jobs/nothing", None, 404),
+        ("GET", "/api/config", None, 404),
+        ("GET", "/api/config?name=../x", None, 422),
+        ("PUT", "/api/config", {"settings": {"epochs": 0}}, 422),
+        ("PUT", "/api/config", {"settings": SMALL, "name": "models"}, 422),
+        ("PUT", "/api/models/dit", {"path": "/no/such/file"}, 422),
+        ("PUT", "/api/models/none", {"path": "/x"}, 404),
+        ("GET", "/api/nothing", None, 404),
+        ("POST", "/api/state", {}, 405),
+        ("GET", "/static/../webgui.py", None, 404),
+        ("GET", "/static/%2e%2e/webgui.py", None, 404),
+    ],
+)
+def test_bad_requests_get_a_sentence(ball, method, path, body, status):
+    (ball.home / "output/empty").mkdir()
+    before = tree(ball.home)
+    more = {"data": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
+    answer = ball.call(method, path, **more)
+    assert answer.status_code == status, answer.text
+    if path.startswith("/api/"):
+        shape = answer.json()
+        assert {"error", "field", "hint"} <= set(shape) and len(shape["error"]) > 10
+    assert "Traceback" not in answer.text
+    assert tree(ball.home) == before and ball.get("/api/jobs") == []
+
+
+def test_a_missing_model_file_is_told_before_anything_starts(with_stand_in):
+    server = with_stand_in()
+    (server.home / "qwen_image_bf16.safetensors").unlink()
+    answer = server.call("POST", "/api/projects/ball/train", json={"settings": SMALL})
+    assert answer.status_code == 422 and answer.json()["field"] == "models.dit"
+    assert answer.json()["hint"]
+    whole = server.home / "qwen_2.5_vl_7b.safetensors"
+    whole.write_bytes(whole.read_bytes()[:-100])
+    models = {row["id"]: row for row in server.get("/api/models")["models"]}
+    assert not models["text_encoder"]["whole"] and models["text_encoder"]["problem"]
+    assert models["vae"]["whole"]
+
+
+def test_settings_survive_as_yaml(live_server):
+    live_server.put("/api/config", {"settings": {**SMALL, "learning_rate": "1e-4"}})
+    text = (live_server.home / "configs/last_config.yaml").read_text()
+    assert re.search(r"^trigger_word: ohwx$", text, re.M)
+    loaded = live_server.get("/api/config")
+    assert loaded["settings"]["learning_rate"] == 1e-4 and loaded["problems"] == []
+    (live_server.home / "configs/old.yaml").write_text("epochs: 3\nbatch_size: lots\nfrob: 1\n")
+    old = live_server.get("/api/config?name=old")
+    assert old["settings"]["epochs"] == 3 and old["settings"]["batch_size"] == 1
+    assert {problem["field"] for problem in old["problems"]} == {"batch_size", "frob"}
+    (live_server.home / "configs/bad.yaml").write_text("a: [")
+    assert live_server.call("GET", "/api/config?name=bad").status_code == 422
+
+
+def test_a_get_changes_nothing(ball):
+    ball.get("/api/state")
+    before = tree(ball.home)
+    for path in ("/", "/runs", "/api/state", "/api/projects", "/api/projects/ball", "/api/jobs",
+                 "/api/models", "/api/resources", "/healthz", "/api/projects/ball/samples"):
+        assert ball.call("GET", path).status_code == 200, path
+    assert tree(ball.home) == before
+
+
+def test_pages_are_small_tagged_and_come_from_here_alone(ball):
+    page = ball.call("GET", "/", headers={"Accept-Encoding": "gzip"})
+    assert page.headers["Content-Encoding"] == "gzip"
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy and "unsafe" not in policy
+    links = set(re.findall(r'(?:src|href)="([^"#][^"]*)"', page.text))
+    assert links and all(link.startswith("/") for link in links)
+    styles = [link for link in links if ".css" in link]
+    for link in styles:
+        first = ball.call("GET", link, headers={"Accept-Encoding": "gzip"})
+        assert first.status_code == 200 and first.headers["Content-Encoding"] == "gzip"
+        again = ball.call("GET", link, headers={"If-None-Match": first.headers["ETag"]})
+        assert again.status_code == 304
+    assert not re.search(r"<script(?![^>]*\bsrc=)", page.text) and not re.search(r"\son\w+=", page.text)
+
+
+def test_other_hosts_and_other_sites_are_kept_out(ball):
+    assert ball.call("GET", "/api/state", headers={"Host": "evil.example"}).status_code == 403
+    for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        answer = ball.call("POST", "/api/projects", json={"name": "evil"}, headers=headers)
+        assert answer.status_code == 403 and answer.json()["error"]
+    assert not (ball.home / "output/evil").exists()
+    behind = {"X-Forwarded-For": "10.0.0.9"}
+    assert ball.call("GET", "/api/state", headers=behind).status_code == 401
+    page = ball.call("GET", "/", headers=behind)
+    assert page.status_code == 401 and "token" in page.text.lower()
+
+
+def test_the_token_lets_others_in_by_link_cookie_header_and_form(program):
+    server = program("--token", "right-token")
+    far = {"X-Forwarded-For": "10.0.0.9"}
+    assert server.call("GET", "/api/state?token=wrong", headers=far).status_code == 401
+    link = server.call("GET", "/?token=right-token&project=a", headers=far, allow_redirects=False)
+    assert link.status_code == 302 and link.headers["Location"] == "/?project=a"
+    cookie = link.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+    assert server.call("GET", "/api/state", headers=far).status_code == 200  # by the cookie
+    server.session.cookies.clear()
+    bearer = {**far, "Authorization": "Bearer right-token"}
+    assert server.call("GET", "/api/state", headers=bearer).status_code == 200
+    form = {"token": "right-token", "next": "//evil.example/"}
+    entered = server.call("POST", "/login", data=form, headers=far, allow_redirects=False)
+    assert entered.status_code == 302 and entered.headers["Location"] == "/"
+    server.session.cookies.clear()
+    wrong = server.call("POST", "/login", data={"token": "wrong"}, headers=far)
+    assert wrong.status_code == 401 and "wrong" in wrong.text
+    assert "token" not in json.loads((server.home / "output/.jobs/server.json").read_text())["url"]
+
+
+def test_a_second_server_on_the_same_home_says_so_and_ends(live_server):
+    import subprocess
+    import sys
+
+    command = [sys.executable, str(ROOT / "webgui.py"), "--home", str(live_server.home)]
+    second = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, timeout=20)
+    assert second.returncode == 1
+    assert "running already" in second.stdout + second.stderr
+    assert live_server.call("GET", "/healthz").status_code == 200
+
+
+def test_a_taken_port_is_a_sentence(live_server, tmp_path):
+    import subprocess
+    import sys
+
+    port = str(live_server.record["port"])
+    for kind in ("gevent", "waitress", "flask"):
+        command = [sys.executable, str(ROOT / "webgui.py"), "--home", str(tmp_path / kind)]
+        command += ["--server", kind, "--host", "127.0.0.1", "--port", port]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        assert second.returncode == 1 and "can't listen" in second.stderr, kind
+        assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize("kind", ["gevent", "waitress", "flask"])
+def test_the_first_lines_say_which_server_and_where(program, kind):
+    server = program("--server", kind)
+    said = server.said.read_text()
+    assert said.startswith("Starting MusubiTLX with ")
+    assert f"http://127.0.0.1:{server.record['port']}/" in said
+    assert server.get("/api/state")["server"] == kind
+
+
+def test_a_disk_without_room_refuses_before_writing(ball):
+    huge = {"Content-Length": str(10**15), "Content-Type": "multipart/form-data; boundary=x"}
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", ball.record["port"], timeout=10)
+    connection.putrequest("POST", "/api/projects/ball/images")
+    for name, value in huge.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    body = json.loads(answer.read())
+    assert answer.status == 507 and "disk" in body["error"] and body["hint"]
