@@ -139,8 +139,8 @@ class View:
             with suppress(UserError):
                 self._job = self._feed.jobs.get(self._job.id)  # before the log, see below
             found += self._log()
-            found += self._state()
             found += self._samples()
+            found += self._state()
         found += self._others()
         found += self._resources()
         return found
@@ -242,8 +242,9 @@ class View:
         return [event("resources", self._feed.snapshot())]
 
     def _samples(self) -> list[bytes]:
-        """Sample images that appeared; at first those that are there."""
-        if not self._job.project or not self._due("samples", SAMPLES_S):
+        """Sample images that appeared; at first those that are there, and all before the end."""
+        ending = self._job.ended and (self._told_job or {}).get("state") not in ENDED
+        if not self._job.project or not (ending or self._due("samples", SAMPLES_S)):
             return []
         project = Project(self._feed.home, self._job.project)
         with suppress(OSError):

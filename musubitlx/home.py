@@ -16,8 +16,20 @@ PACKAGE_ROOT = Path(__file__).resolve().parent.parent  # the folder that holds w
 
 BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 MAX_NAME_BYTES = 120  # room for Musubi's suffixes within the 255 bytes file systems allow
-WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?")
+WINDOWS_DEVICES = re.compile(
+    r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?"
+)
+CONTROL = ("Cc", "Cs", "Co", "Cn")  # Unicode categories of what is no sign at all
 FORBIDDEN = set('/\\:*?"<>|[]')  # separators, what Windows reserves, what Musubi's glob trips over
+
+
+def is_storable(text: str) -> bool:
+    """Tell whether `text` can be written as UTF-8: JSON and file names may hold half characters."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def name_problem(name: str) -> str | None:
@@ -26,7 +38,7 @@ def name_problem(name: str) -> str | None:
         return "it is empty"
     if bad := next((c for c in name if c in FORBIDDEN), None):
         return f"it contains {bad}"
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn") for c in name):
+    if any(unicodedata.category(c) in CONTROL for c in name):
         return "it contains a control character"
     if name != name.strip() or name.endswith("."):
         return "it begins or ends with a space or a dot"

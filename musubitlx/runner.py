@@ -296,16 +296,14 @@ class Execution:
                 exit_code=0,
             )
         for path in stage.outputs:
-            try:
-                tensors.read_header(Path(path))
-            except tensors.Broken as broken:
-                name = Path(path).name
+            problem, _ = tensors.read_header(Path(path))
+            if problem:
                 raise End(
                     FAILED,
-                    f"{stage.title} wrote {name}, but {broken}.",
+                    f"{stage.title} ended without an error, but {problem.text}",
                     hint="Is the disk full? Free some space and start again.",
                     exit_code=0,
-                ) from broken
+                )
 
     # -- while it runs -------------------------------------------------------------------------
 
@@ -419,7 +417,10 @@ def settle(home: Home, queue: str) -> None:
         if child.get("pid") and births.alive(child["pid"], child.get("birth")):
             processes.end_tree(child["pid"], patience_s=PATIENCE_S)
         told = jobs.UNTOLD_REASONS[INTERRUPTED]
-        with suppress(OSError, KeyError), Path(job.record["log"]).open("a", encoding="utf-8") as log:
+        with (
+            suppress(OSError, KeyError),
+            Path(job.record["log"]).open("a", encoding="utf-8") as log,
+        ):
             log.write(f"\n{WORK.get(job.kind, 'JOB')} ABORTED. {told}\nLog: {job.log}\n")
         now = time.time()
         status = {**job.status, "state": INTERRUPTED, "reason": told, "bar": None, "child": None}
