@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import json
 import os
 import platform
@@ -15,11 +14,25 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
-from flask import Flask, Request, Response, g, redirect, render_template, request, send_file
+from flask import (
+    Blueprint,
+    Flask,
+    Request,
+    Response,
+    current_app,
+    g,
+    redirect,
+    render_template,
+    request,
+    send_file,
+)
 from werkzeug.exceptions import HTTPException
+from werkzeug.local import LocalProxy
 
 from musubitlx import (
     __version__,
@@ -37,8 +50,10 @@ from musubitlx import (
     settings,
 )
 from musubitlx.access import Access, Visit, addresses, is_loopback
-from musubitlx.errors import Conflict, DiskFull, Invalid, NotFound, Unauthorized, UserError
-from musubitlx.home import PACKAGE_ROOT, Home, child, read_json, write_json
+from musubitlx.assets import Assets
+from musubitlx.bell import Bell
+from musubitlx.errors import Conflict, DiskFull, Invalid, NotFound, UserError
+from musubitlx.home import PACKAGE_ROOT, Home, read_json, write_json
 from musubitlx.jobs import Job, Jobs
 from musubitlx.lease import Lease
 from musubitlx.logs import blocks, whole_size
@@ -62,475 +77,500 @@ FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "
 class UploadRequest(Request):
     """A request whose files are written where they will be needed, not to a temporary folder."""
 
-    def _get_file_stream(self, total_content_length, content_type, filename=None, content_length=None):
+    def _get_file_stream(
+        self, total_content_length, content_type, filename=None, content_length=None
+    ):
         path = g.project.incoming()
         g.received.append(path)
         return path.open("w+b")
 
 
-class StaticFiles:
-    """The static files with a tag each, compressed once."""
+@dataclass
+class House:
+    """What every request of one server works with."""
 
-    def __init__(self, root: Path):
-        self._root = root
-        self._known: dict[str, tuple[tuple, str, bytes, bytes]] = {}
+    home: Home
+    server: serving.Server
+    access: Access
+    practice: bool
+    jobs: Jobs
+    bell: Bell
+    poller: resources.Poller
+    assets: Assets
+    feed: events.Feed
+    streams: set[object] = field(default_factory=set)  # one for each that is open
 
-    def tag(self, name: str) -> str:
-        """What changes when the file does."""
-        return self._load(name)[1]
-
-    def answer(self, name: str) -> Response:
-        """The file, compressed where the browser takes that; for ever if asked for by its tag."""
-        _, tag, plain, packed = self._load(name)
-        response = Response(plain, content_type=content_type(name))
-        if len(packed) < len(plain) and "gzip" in request.headers.get("Accept-Encoding", ""):
-            response.set_data(packed)
-            response.headers["Content-Encoding"] = "gzip"
-        response.headers["Vary"] = "Accept-Encoding"
-        lasting = request.args.get("v") == tag
-        response.headers["Cache-Control"] = (
-            "public, max-age=31536000, immutable" if lasting else "no-cache"
-        )
-        response.set_etag(tag)
-        return response.make_conditional(request)
-
-    def _load(self, name: str) -> tuple[tuple, str, bytes, bytes]:
-        path = self._root
-        for part in name.split("/"):
-            path = child(path, part)
-        if not path.is_file():
-            raise NotFound("There is no such file.")
-        info = path.stat()
-        stamp = (info.st_mtime_ns, info.st_size)
-        known = self._known.get(name)
-        if known is None or known[0] != stamp:
-            plain = path.read_bytes()
-            tag = hashlib.sha256(plain).hexdigest()[:16]
-            known = self._known[name] = (stamp, tag, plain, gzip.compress(plain, 9, mtime=0))
-        return known
+    def trainer(self) -> musubi.Trainer:
+        """Musubi as it is found now, or the practice trainer."""
+        return musubi.find(self.home, practice=self.practice)
 
 
-TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".json": "application/json",
-}
+house: House = LocalProxy(lambda: current_app.extensions["musubitlx"])
+routes = Blueprint("musubitlx", __name__)
 
 
-def content_type(name: str) -> str:
-    """The type of a file we ship, by its suffix."""
-    return TYPES.get(Path(name).suffix, "application/octet-stream")
-
-
-def create_app(home: Home, server: serving.Server, access: Access, *, practice: bool = False) -> Flask:
+def create_app(
+    home: Home, server: serving.Server, access: Access, *, practice: bool = False
+) -> Flask:
     """The web app for one home folder; `server` says how waiting and heavy work are done."""
     app = Flask(__name__, static_folder=None)
     app.request_class = UploadRequest
     app.json.ensure_ascii = False
     app.json.sort_keys = False
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    jobs, bell = Jobs(home), server.bell()
-    poller = resources.Poller(home.output)
-    static = StaticFiles(PACKAGE_ROOT / "static")
-    feed = events.Feed(home, jobs, bell, describe=describe_job, snapshot=poller.snapshot)
-    open_streams: set[object] = set()
-    app.extensions["musubitlx"] = {"bell": bell, "jobs": jobs}
-
-    def trainer() -> musubi.Trainer:
-        return musubi.find(home, practice=practice)
-
-    def open_project(name: str, *, must_exist: bool = True) -> Project:
-        project = Project(home, name)
-        if must_exist and not project.exists:
-            raise NotFound(f"There is no output folder called {name}.")
-        return project
-
-    # -- every request -------------------------------------------------------------------------
-
-    @app.before_request
-    def let_in():
-        """Refuse whoever may not come in; take the token of a link into a cookie."""
-        g.received = []
-        verdict = access.check(visit())
-        if verdict.set_cookie and request.method == "GET" and not request.path.startswith("/api/"):
-            rest = [(k, v) for k, v in request.args.items(multi=True) if k != "token"]
-            target = request.path + ("?" + urlencode(rest) if rest else "")
-            return with_cookie(redirect(target), request.args["token"])
-        if request.mimetype == "application/json" and (request.content_length or 0) > JSON_BYTES:
-            raise Invalid("The request is too long.")
-        return None
-
-    @app.after_request
-    def finish(response: Response) -> Response:
-        """Headers every answer carries; text is compressed where that is worth it."""
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        if not request.path.startswith("/static/"):
-            response.headers.setdefault("Cache-Control", "no-store")
-        return compressed(response)
-
-    @app.teardown_request
-    def forget_received(_error):
-        """Whatever an upload left half received is removed."""
-        for path in getattr(g, "received", ()):
-            path.unlink(missing_ok=True)
-
-    @app.errorhandler(UserError)
-    def show_user_error(error: UserError):
-        return show_error(error.as_dict(), error.http_status)
-
-    @app.errorhandler(HTTPException)
-    def show_http_error(error: HTTPException):
-        if error.code and error.code < 400:
-            return error
-        text = SENTENCES.get(error.code) or error.description or error.name
-        return show_error({"error": text, "field": None, "hint": None}, error.code or 500)
-
-    @app.errorhandler(OSError)
-    def show_disk_error(error: OSError):
-        traceback.print_exception(error)
-        told = projects.disk_error(error)
-        return show_error(told.as_dict(), told.http_status if isinstance(told, DiskFull) else 500)
-
-    @app.errorhandler(Exception)
-    def show_bug(error: Exception):
-        traceback.print_exception(error)
-        text = f"MusubiTLX made a mistake here ({type(error).__name__})."
-        hint = "The details are in the server's log (webgui.log). Please report them."
-        return show_error({"error": text, "field": None, "hint": hint}, 500)
-
-    def show_error(body: dict, status: int):
-        """The one shape of an error for programs, a page for people."""
-        if request.path.startswith("/api/") or request.path == "/healthz":
-            return body, status
-        if status == 401:
-            return page("login.html", next=request.full_path.rstrip("?"), error=None), 401
-        return page("error.html", error=body["error"], hint=body["hint"]), status
-
-    def page(template: str, **more) -> str:
-        return render_template(
-            template,
-            version=__version__,
-            asset=lambda name: f"/static/{name}?v={static.tag(name)}",
-            no_token=access.no_token,
-            **more,
-        )
-
-    # -- pages ---------------------------------------------------------------------------------
-
-    @app.get("/")
-    def index():
-        """The page that does it all."""
-        found = trainer()
-        name = request.args.get("project", "")
-        with suppress(UserError):
-            project = Project(home, name)
-            return page("index.html", **page_facts(found, name, len(project.image_paths())))
-        return page("index.html", **page_facts(found, "", 0))
-
-    def page_facts(found: musubi.Trainer, project: str, images: int) -> dict:
-        ready = all(state.path and not state.problem for state in models.find(home))
-        return {
-            "practice": found.practice,
-            "practice_reason": found.reason,
-            "rows": settings.form_rows(),
-            "profiles": [profile.as_dict() for profile in presets.PROFILES],
-            "project": project,
-            "image_count": images,
-            "models_ready": ready,
-        }
-
-    @app.get("/runs")
-    def runs():
-        """Queue and history."""
-        found = trainer()
-        return page("runs.html", practice=found.practice, practice_reason=found.reason, project="")
-
-    @app.get("/login")
-    def login():
-        """Ask for the token."""
-        return page("login.html", next=request.args.get("next", "/"), error=None)
-
-    @app.post("/login")
-    def enter():
-        """Take a typed token into the cookie; wrong ones count."""
-        typed, target = request.form.get("token", ""), local_path(request.form.get("next"))
-        try:
-            verdict = access.check(visit(path="/", peer_only=True, query_token=typed))
-        except UserError as error:
-            return page("login.html", next=target, error=str(error)), error.http_status
-        return with_cookie(redirect(target), typed) if verdict.set_cookie else redirect(target)
-
-    @app.get("/static/<path:name>")
-    def static_file(name: str):
-        """A file of the page itself."""
-        return static.answer(name)
-
-    @app.get("/favicon.ico")
-    def favicon():
-        """Browsers ask for it whatever the page says."""
-        return static.answer("icon.svg")
-
-    @app.get("/healthz")
-    def healthz():
-        """Whether the server answers."""
-        return {"ok": True}
-
-    # -- state and configuration ----------------------------------------------------------------
-
-    @app.get("/api/state")
-    def state():
-        """All the page needs to draw itself."""
-        found, memory = trainer(), poller.snapshot()
-        return {
-            "version": __version__,
-            "server": server.name,
-            "python": platform.python_version(),
-            "practice": found.practice,
-            "practice_reason": found.reason,
-            "musubi": found.as_dict(),
-            "gpus": memory["gpus"],
-            "gpu_reason": memory["gpu_reason"],
-            "no_token": access.no_token,
-            "models": [row.as_dict() for row in models.find(home)],
-            "projects": projects.all_projects(home),
-            "jobs": [describe_job(job) for job in jobs.all() if not job.ended],
-            "profiles": [profile.as_dict() for profile in presets.PROFILES],
-            "settings": settings.defaults(),
-        }
-
-    @app.get("/api/resources")
-    def show_resources():
-        """RAM, VRAM and disk."""
-        return poller.snapshot()
-
-    @app.get("/api/config")
-    def load_config():
-        """Saved settings, with what in them could not be used."""
-        loaded, problems = configs.load(home, request.args.get("name"))
-        return {
-            "name": request.args.get("name") or configs.LAST,
-            "settings": loaded,
-            "problems": [problem.as_dict() for problem in problems],
-        }
-
-    @app.put("/api/config")
-    def save_config():
-        """Check settings and save them as YAML."""
-        body = json_body()
-        path = configs.save(home, body.get("name"), body.get("settings"))
-        return {"saved": str(path)}
-
-    @app.get("/api/models")
-    def show_models():
-        """The state of each model file."""
-        return {"models": [row.as_dict() for row in models.find(home)]}
-
-    @app.put("/api/models/<model_id>")
-    def set_model(model_id: str):
-        """Use a model file by its path."""
-        return models.set_path(home, model_id, json_body().get("path", "")).as_dict()
-
-    # -- output folders --------------------------------------------------------------------------
-
-    @app.get("/api/projects")
-    def list_projects():
-        """The output folders."""
-        return {"projects": projects.all_projects(home)}
-
-    @app.post("/api/projects")
-    def make_project():
-        """Create an output folder; one that is there stays as it is."""
-        project = Project(home, json_body().get("name", ""))
-        return {"name": project.name}, 201 if project.make() else 200
-
-    @app.get("/api/projects/<name>")
-    def show_project(name: str):
-        """Images with captions and final texts, and what training made."""
-        project = open_project(name)
-        texts = text_settings()
-        images = project.images()
-        return {
-            "name": project.name,
-            "path": str(project.path),
-            "images": [describe_image(project, image, *texts) for image in images],
-            "outputs": [describe_file(project, path) for path in project.outputs()],
-            "warnings": [],
-        }
-
-    @app.post("/api/projects/<name>/images")
-    def add_images(name: str):
-        """Take in uploaded images and the captions that come with them."""
-        g.project = project = open_project(name, must_exist=False)
-        check_room(project, request.content_length or 0)
-        project.make()
-        files = request.files.getlist("files")
-        uploads = []
-        for file, path in zip(files, g.received, strict=False):
-            file.stream.close()
-            uploads.append(Upload(path, file.filename or ""))
-        if not uploads:
-            raise Invalid("No files came with the request.", field="files")
-        added, rejected, captioned = project.admit_all(uploads, server.offload)
-        texts = text_settings()
-        body = {
-            "added": [describe_image(project, image, *texts) for image in added],
-            "rejected": rejected,
-            "captions": captioned,
-        }
-        if not added and not captioned:
-            reason = f"{rejected[0]['name'][:100]}: {rejected[0]['reason']}"
-            many = len(rejected) > 1
-            text = f"None of the {len(rejected)} files could be used" if many else "Not used"
-            return {"error": f"{text}. {reason}.", "field": "files", "hint": None, **body}, 422
-        return body, 201
-
-    @app.get("/api/projects/<name>/images/<image>")
-    def show_image(name: str, image: str):
-        """The image itself."""
-        return send_stored(open_project(name).image(image).path)
-
-    @app.get("/api/projects/<name>/images/<image>/thumb")
-    def show_thumb(name: str, image: str):
-        """A thumbnail of at most 320 px."""
-        return send_stored(server.offload(open_project(name).thumb, image))
-
-    @app.delete("/api/projects/<name>/images/<image>")
-    def remove_image(name: str, image: str):
-        """Remove an image with caption and caches, unless a run needs it."""
-        project = open_project(name)
-        if any(job.kind == "train" for job in jobs.of_project(project.name)):
-            raise Conflict(
-                "A run with this image is queued or under way.",
-                hint="Stop it first, or remove the image afterwards.",
-            )
-        project.remove(image)
-        return {"removed": image}
-
-    @app.put("/api/projects/<name>/images/<image>/caption")
-    def save_caption(name: str, image: str):
-        """Save a caption at once."""
-        project = open_project(name)
-        saved = project.set_caption(image, json_body().get("text"))
-        return describe_image(project, saved, *text_settings())
-
-    @app.get("/api/projects/<name>/samples")
-    def show_samples(name: str):
-        """The sample images."""
-        return {"samples": open_project(name).samples()}
-
-    @app.get("/api/projects/<name>/files/<file>")
-    def show_file(name: str, file: str):
-        """An output: LoRA and log as a download, a sample as an image."""
-        project = open_project(name)
-        if request.args.get("thumb"):
-            return send_stored(server.offload(project.sample_thumb, file))
-        path = project.result(file)
-        return send_stored(path, download=path.suffix != ".png" or "download" in request.args)
-
-    # -- runs ------------------------------------------------------------------------------------
-
-    @app.post("/api/check")
-    def check():
-        """What would go wrong, what would run, and how many steps."""
-        body = json_body()
-        given = settings_of(body, body.get("project"))
-        try:
-            parsed = settings.parse(given)
-        except Invalid as error:
-            errors = error.as_dict().get("errors") or [error.as_dict()]
-            return {"errors": errors, "warnings": [], "stages": [], "steps": None, "estimate": None}
-        return commands.check(home, trainer(), parsed).as_dict()
-
-    @app.post("/api/projects/<name>/train")
-    def train(name: str):
-        """Queue a training run with the posted settings."""
-        project = open_project(name)
-        parsed = settings.parse(settings_of(json_body(), project.name))
-        plan = commands.plan_training(home, trainer(), parsed)
-        job = jobs.submit(plan)
-        with suppress(OSError, UserError):
-            configs.save(home, None, parsed)
-        bell.ring()
-        return describe_job(job), 202
-
-    @app.get("/api/jobs")
-    def list_jobs():
-        """All jobs, newest first."""
-        return [describe_job(job) for job in jobs.all()]
-
-    @app.get("/api/jobs/<job>")
-    def show_job(job: str):
-        """One job."""
-        return describe_job(jobs.get(job))
-
-    @app.post("/api/jobs/<job>/stop")
-    def stop_job(job: str):
-        """Ask a job to stop; its state says when it has."""
-        stopped = jobs.stop(job)
-        bell.ring()
-        return describe_job(stopped), 202
-
-    @app.delete("/api/jobs/<job>")
-    def forget_job(job: str):
-        """Forget an ended job; its results stay."""
-        jobs.forget(job)
-        bell.ring()
-        return {"removed": job}
-
-    @app.get("/api/jobs/<job>/log")
-    def show_log(job: str):
-        """The log from a byte on, whole lines."""
-        path = Path(jobs.get(job).log)
-        if "download" in request.args:
-            if not path.is_file():
-                raise NotFound("This run has no log (any more).")
-            return send_stored(path, download=True)
-        end = whole_size(path)
-        start = whole_number("offset", 0)
-        start = min(start, end)
-        response = Response(blocks(path, start, end) if end > start else b"", mimetype="text/plain")
-        response.headers["X-Log-Size"] = str(path.stat().st_size if path.is_file() else 0)
-        response.headers["X-Log-Offset"] = str(end)
-        return response
-
-    @app.get("/api/jobs/<job>/metrics")
-    def show_metrics(job: str):
-        """Loss and the rest, step by step."""
-        return metrics.read_columns(jobs.get(job).folder / "metrics.jsonl")
-
-    @app.get("/api/events")
-    def stream():
-        """The event stream; 503 when every stream a server can bear is open."""
-        job = request.args.get("job") or None
-        if job:
-            jobs.get(job)
-        if server.streams is not None and len(open_streams) >= server.streams:
-            body = {"error": "Too many live views are open.", "field": None, "hint": "Poll instead."}
-            return body, 503, {"Retry-After": "15"}
-        last_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
-        environ, ticket = request.environ, object()
-        open_streams.add(ticket)
-
-        def told():
-            try:
-                yield from feed.stream(job, last_id, lambda: server.gone(environ), server.nap)
-            finally:
-                open_streams.discard(ticket)
-
-        response = Response(told(), content_type="text/event-stream; charset=utf-8")
-        response.call_on_close(lambda: open_streams.discard(ticket))
-        response.headers["Cache-Control"] = "no-cache"
-        response.headers["X-Accel-Buffering"] = "no"
-        return response
-
+    jobs, bell, poller = Jobs(home), server.bell(), resources.Poller(home.output)
+    app.extensions["musubitlx"] = House(
+        home=home,
+        server=server,
+        access=access,
+        practice=practice,
+        jobs=jobs,
+        bell=bell,
+        poller=poller,
+        assets=Assets(PACKAGE_ROOT / "static"),
+        feed=events.Feed(home, jobs, bell, describe=describe_job, snapshot=poller.snapshot),
+    )
+    app.register_blueprint(routes)
     return app
 
 
-# -- what requests say ------------------------------------------------------------------------------
+def open_project(name: str, *, must_exist: bool = True) -> Project:
+    """The output folder of that name; NotFound if it is not there and must be."""
+    project = Project(house.home, name)
+    if must_exist and not project.exists:
+        raise NotFound(f"There is no output folder called {name}.")
+    return project
+
+
+# -- every request --------------------------------------------------------------------------------
+
+
+@routes.before_app_request
+def let_in():
+    """Refuse whoever may not come in; take the token of a link into a cookie."""
+    g.received = []
+    verdict = house.access.check(visit())
+    if verdict.set_cookie and request.method == "GET" and not request.path.startswith("/api/"):
+        rest = [(k, v) for k, v in request.args.items(multi=True) if k != "token"]
+        target = request.path + ("?" + urlencode(rest) if rest else "")
+        return with_cookie(redirect(target), request.args["token"])
+    if request.mimetype == "application/json" and (request.content_length or 0) > JSON_BYTES:
+        raise Invalid("The request is too long.")
+    return None
+
+
+@routes.after_app_request
+def finish(response: Response) -> Response:
+    """Headers every answer carries; text is compressed where that is worth it."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    if not request.path.startswith("/static/"):
+        response.headers.setdefault("Cache-Control", "no-store")
+    return compressed(response)
+
+
+@routes.teardown_app_request
+def forget_received(_error):
+    """Whatever an upload left half received is removed."""
+    for path in getattr(g, "received", ()):
+        path.unlink(missing_ok=True)
+
+
+@routes.app_errorhandler(UserError)
+def show_user_error(error: UserError):
+    """What a person can put right, in the one shape of errors."""
+    return show_error(error.as_dict(), error.http_status)
+
+
+@routes.app_errorhandler(HTTPException)
+def show_http_error(error: HTTPException):
+    """What Flask found wrong with a request, as a sentence."""
+    if error.code and error.code < 400:
+        return error
+    text = SENTENCES.get(error.code) or error.description or error.name
+    return show_error({"error": text, "field": None, "hint": None}, error.code or 500)
+
+
+@routes.app_errorhandler(OSError)
+def show_disk_error(error: OSError):
+    """A disk that is full or can't be written; told in the log too."""
+    traceback.print_exception(error)
+    told = projects.disk_error(error)
+    return show_error(told.as_dict(), told.http_status if isinstance(told, DiskFull) else 500)
+
+
+@routes.app_errorhandler(Exception)
+def show_bug(error: Exception):
+    """Our mistake: a line for the person, the traceback for the log."""
+    traceback.print_exception(error)
+    text = f"MusubiTLX made a mistake here ({type(error).__name__})."
+    hint = "The details are in the server's log (webgui.log). Please report them."
+    return show_error({"error": text, "field": None, "hint": hint}, 500)
+
+
+def show_error(body: dict, status: int):
+    """The one shape of an error for programs, a page for people."""
+    if request.path.startswith("/api/") or request.path == "/healthz":
+        return body, status
+    if status == 401:
+        return page("login.html", next=request.full_path.rstrip("?"), error=None), 401
+    return page("error.html", error=body["error"], hint=body["hint"]), status
+
+
+def page(template: str, **more) -> str:
+    """A page from its template, with what all of them need."""
+    return render_template(
+        template,
+        version=__version__,
+        asset=lambda name: f"/static/{name}?v={house.assets.load(name).tag}",
+        no_token=house.access.no_token,
+        **more,
+    )
+
+
+# -- pages ----------------------------------------------------------------------------------------
+
+
+@routes.get("/")
+def index():
+    """The page that does it all."""
+    found = house.trainer()
+    name = request.args.get("project", "")
+    with suppress(UserError):
+        project = Project(house.home, name)
+        return page("index.html", **page_facts(found, name, len(project.image_paths())))
+    return page("index.html", **page_facts(found, "", 0))
+
+
+def page_facts(found: musubi.Trainer, project: str, images: int) -> dict:
+    """What the training page is drawn from."""
+    ready = all(state.path and not state.problem for state in models.find(house.home))
+    return {
+        "practice": found.practice,
+        "practice_reason": found.reason,
+        "rows": settings.form_rows(),
+        "profiles": [profile.as_dict() for profile in presets.PROFILES],
+        "project": project,
+        "image_count": images,
+        "models_ready": ready,
+    }
+
+
+@routes.get("/runs")
+def runs():
+    """Queue and history."""
+    found = house.trainer()
+    return page("runs.html", practice=found.practice, practice_reason=found.reason, project="")
+
+
+@routes.get("/login")
+def login():
+    """Ask for the token."""
+    return page("login.html", next=request.args.get("next", "/"), error=None)
+
+
+@routes.post("/login")
+def enter():
+    """Take a typed token into the cookie; wrong ones count."""
+    typed, target = request.form.get("token", ""), local_path(request.form.get("next"))
+    try:
+        verdict = house.access.check(visit(path="/", peer_only=True, query_token=typed))
+    except UserError as error:
+        return page("login.html", next=target, error=str(error)), error.http_status
+    return with_cookie(redirect(target), typed) if verdict.set_cookie else redirect(target)
+
+
+@routes.get("/static/<path:name>")
+def static_file(name: str):
+    """A file of the page itself."""
+    return send_asset(name)
+
+
+@routes.get("/favicon.ico")
+def favicon():
+    """Browsers ask for it whatever the page says."""
+    return send_asset("icon.svg")
+
+
+@routes.get("/healthz")
+def healthz():
+    """Whether the server answers."""
+    return {"ok": True}
+
+
+# -- state and configuration ----------------------------------------------------------------------
+
+
+@routes.get("/api/state")
+def state():
+    """All the page needs to draw itself."""
+    found, memory = house.trainer(), house.poller.snapshot()
+    return {
+        "version": __version__,
+        "server": house.server.name,
+        "python": platform.python_version(),
+        "practice": found.practice,
+        "practice_reason": found.reason,
+        "musubi": found.as_dict(),
+        "gpus": memory["gpus"],
+        "gpu_reason": memory["gpu_reason"],
+        "no_token": house.access.no_token,
+        "models": [row.as_dict() for row in models.find(house.home)],
+        "projects": projects.all_projects(house.home),
+        "jobs": [describe_job(job) for job in house.jobs.all() if not job.ended],
+        "profiles": [profile.as_dict() for profile in presets.PROFILES],
+        "settings": settings.defaults(),
+    }
+
+
+@routes.get("/api/resources")
+def show_resources():
+    """RAM, VRAM and disk."""
+    return house.poller.snapshot()
+
+
+@routes.get("/api/config")
+def load_config():
+    """Saved settings, with what in them could not be used."""
+    loaded, problems = configs.load(house.home, request.args.get("name"))
+    return {
+        "name": request.args.get("name") or configs.LAST,
+        "settings": loaded,
+        "problems": [problem.as_dict() for problem in problems],
+    }
+
+
+@routes.put("/api/config")
+def save_config():
+    """Check settings and save them as YAML."""
+    body = json_body()
+    path = configs.save(house.home, body.get("name"), body.get("settings"))
+    return {"saved": str(path)}
+
+
+@routes.get("/api/models")
+def show_models():
+    """The state of each model file."""
+    return {"models": [row.as_dict() for row in models.find(house.home)]}
+
+
+@routes.put("/api/models/<model_id>")
+def set_model(model_id: str):
+    """Use a model file by its path."""
+    return models.set_path(house.home, model_id, json_body().get("path", "")).as_dict()
+
+
+# -- output folders -------------------------------------------------------------------------------
+
+
+@routes.get("/api/projects")
+def list_projects():
+    """The output folders."""
+    return {"projects": projects.all_projects(house.home)}
+
+
+@routes.post("/api/projects")
+def make_project():
+    """Create an output folder; one that is there stays as it is."""
+    project = Project(house.home, json_body().get("name", ""))
+    return {"name": project.name}, 201 if project.make() else 200
+
+
+@routes.get("/api/projects/<name>")
+def show_project(name: str):
+    """Images with captions and final texts, and what training made."""
+    project = open_project(name)
+    texts = text_settings()
+    images = project.images()
+    return {
+        "name": project.name,
+        "path": str(project.path),
+        "images": [describe_image(project, image, *texts) for image in images],
+        "outputs": [describe_file(project, path) for path in project.outputs()],
+        "warnings": [],
+    }
+
+
+@routes.post("/api/projects/<name>/images")
+def add_images(name: str):
+    """Take in uploaded images and the captions that come with them."""
+    g.project = project = open_project(name, must_exist=False)
+    check_room(project, request.content_length or 0)
+    project.make()
+    files = request.files.getlist("files")
+    uploads = []
+    for file, path in zip(files, g.received, strict=False):
+        file.stream.close()
+        uploads.append(Upload(path, file.filename or ""))
+    if not uploads:
+        raise Invalid("No files came with the request.", field="files")
+    added, rejected, captioned = project.admit_all(uploads, house.server.offload)
+    texts = text_settings()
+    body = {
+        "added": [describe_image(project, image, *texts) for image in added],
+        "rejected": rejected,
+        "captions": captioned,
+    }
+    if not added and not captioned:
+        reason = f"{rejected[0]['name'][:100]}: {rejected[0]['reason']}"
+        many = len(rejected) > 1
+        text = f"None of the {len(rejected)} files could be used" if many else "Not used"
+        return {"error": f"{text}. {reason}.", "field": "files", "hint": None, **body}, 422
+    return body, 201
+
+
+@routes.get("/api/projects/<name>/images/<image>")
+def show_image(name: str, image: str):
+    """The image itself."""
+    return send_stored(open_project(name).image(image).path)
+
+
+@routes.get("/api/projects/<name>/images/<image>/thumb")
+def show_thumb(name: str, image: str):
+    """A thumbnail of at most 320 px."""
+    return send_stored(house.server.offload(open_project(name).thumb, image))
+
+
+@routes.delete("/api/projects/<name>/images/<image>")
+def remove_image(name: str, image: str):
+    """Remove an image with caption and caches, unless a run needs it."""
+    project = open_project(name)
+    if any(job.kind == "train" for job in house.jobs.of_project(project.name)):
+        raise Conflict(
+            "A run with this image is queued or under way.",
+            hint="Stop it first, or remove the image afterwards.",
+        )
+    project.remove(image)
+    return {"removed": image}
+
+
+@routes.put("/api/projects/<name>/images/<image>/caption")
+def save_caption(name: str, image: str):
+    """Save a caption at once."""
+    project = open_project(name)
+    saved = project.set_caption(image, json_body().get("text"))
+    return describe_image(project, saved, *text_settings())
+
+
+@routes.get("/api/projects/<name>/samples")
+def show_samples(name: str):
+    """The sample images."""
+    return {"samples": open_project(name).samples()}
+
+
+@routes.get("/api/projects/<name>/files/<file>")
+def show_file(name: str, file: str):
+    """An output: LoRA and log as a download, a sample as an image."""
+    project = open_project(name)
+    if request.args.get("thumb"):
+        return send_stored(house.server.offload(project.sample_thumb, file))
+    path = project.result(file)
+    return send_stored(path, download=path.suffix != ".png" or "download" in request.args)
+
+
+# -- runs -----------------------------------------------------------------------------------------
+
+
+@routes.post("/api/check")
+def check():
+    """What would go wrong, what would run, and how many steps."""
+    body = json_body()
+    given = settings_of(body, body.get("project"))
+    try:
+        parsed = settings.parse(given)
+    except Invalid as error:
+        errors = error.as_dict().get("errors") or [error.as_dict()]
+        return {"errors": errors, "warnings": [], "stages": [], "steps": None, "estimate": None}
+    return commands.check(house.home, house.trainer(), parsed).as_dict()
+
+
+@routes.post("/api/projects/<name>/train")
+def train(name: str):
+    """Queue a training run with the posted settings."""
+    project = open_project(name)
+    parsed = settings.parse(settings_of(json_body(), project.name))
+    plan = commands.plan_training(house.home, house.trainer(), parsed)
+    job = house.jobs.submit(plan)
+    with suppress(OSError, UserError):
+        configs.save(house.home, None, parsed)
+    house.bell.ring()
+    return describe_job(job), 202
+
+
+@routes.get("/api/jobs")
+def list_jobs():
+    """All jobs, newest first."""
+    return [describe_job(job) for job in house.jobs.all()]
+
+
+@routes.get("/api/jobs/<job>")
+def show_job(job: str):
+    """One job."""
+    return describe_job(house.jobs.get(job))
+
+
+@routes.post("/api/jobs/<job>/stop")
+def stop_job(job: str):
+    """Ask a job to stop; its state says when it has."""
+    stopped = house.jobs.stop(job)
+    house.bell.ring()
+    return describe_job(stopped), 202
+
+
+@routes.delete("/api/jobs/<job>")
+def forget_job(job: str):
+    """Forget an ended job; its results stay."""
+    house.jobs.forget(job)
+    house.bell.ring()
+    return {"removed": job}
+
+
+@routes.get("/api/jobs/<job>/log")
+def show_log(job: str):
+    """The log from a byte on, whole lines."""
+    path = Path(house.jobs.get(job).log)
+    if "download" in request.args:
+        if not path.is_file():
+            raise NotFound("This run has no log (any more).")
+        return send_stored(path, download=True)
+    end = whole_size(path)
+    start = whole_number("offset", 0)
+    start = min(start, end)
+    response = Response(blocks(path, start, end) if end > start else b"", mimetype="text/plain")
+    response.headers["X-Log-Size"] = str(path.stat().st_size if path.is_file() else 0)
+    response.headers["X-Log-Offset"] = str(end)
+    return response
+
+
+@routes.get("/api/jobs/<job>/metrics")
+def show_metrics(job: str):
+    """Loss and the rest, step by step."""
+    return metrics.read_columns(house.jobs.get(job).folder / "metrics.jsonl")
+
+
+@routes.get("/api/events")
+def stream():
+    """The event stream; 503 when every stream a server can bear is open."""
+    job = request.args.get("job") or None
+    if job:
+        house.jobs.get(job)
+    most, streams = house.server.streams, house.streams
+    if most is not None and len(streams) >= most:
+        body = {"error": "Too many live views are open.", "field": None, "hint": "Poll instead."}
+        return body, 503, {"Retry-After": "15"}
+    last_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
+    gone = partial(house.server.gone, request.environ)
+    told = house.feed.stream(job, last_id, gone, house.server.nap)
+    ticket = object()
+    streams.add(ticket)
+    response = Response(told, content_type="text/event-stream; charset=utf-8")
+    response.call_on_close(lambda: streams.discard(ticket))
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+# -- what requests say ----------------------------------------------------------------------------
 
 SENTENCES = {
     400: "The request can't be understood.",
@@ -541,7 +581,9 @@ SENTENCES = {
 }
 
 
-def visit(*, path: str | None = None, peer_only: bool = False, query_token: str | None = None) -> Visit:
+def visit(
+    *, path: str | None = None, peer_only: bool = False, query_token: str | None = None
+) -> Visit:
     """The facts of this request that decide whether it may come in.
 
     `peer_only` leaves out the cookie and whatever else would let it in without
@@ -614,12 +656,12 @@ def check_room(project: Project, size: int) -> None:
     free = shutil.disk_usage(project.home.output).free
     if size + RESERVE_BYTES > free:
         raise DiskFull(
-            f"The upload has {size / 1e6:.0f} MB, and only {free / 1e6:.0f} MB of the disk are free.",
+            f"The upload has {size / 1e6:.0f} MB; only {free / 1e6:.0f} MB of the disk are free.",
             hint="Free some space, then try again.",
         )
 
 
-# -- what answers hold ------------------------------------------------------------------------------
+# -- what answers hold ----------------------------------------------------------------------------
 
 
 def path_of(*parts: str) -> str:
@@ -677,6 +719,22 @@ def send_stored(path: Path, *, download: bool = False) -> Response:
     return response
 
 
+def send_asset(name: str) -> Response:
+    """A file of the page, compressed where the browser takes that; for ever if asked by its tag."""
+    asset = house.assets.load(name)
+    response = Response(asset.plain, content_type=asset.content_type)
+    if asset.packed and "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.set_data(asset.packed)
+        response.headers["Content-Encoding"] = "gzip"
+    lasting = request.args.get("v") == asset.tag
+    response.headers["Vary"] = "Accept-Encoding"
+    response.headers["Cache-Control"] = (
+        "public, max-age=31536000, immutable" if lasting else "no-cache"
+    )
+    response.set_etag(asset.tag)
+    return response.make_conditional(request)
+
+
 def compressed(response: Response) -> Response:
     """Compress pages and JSON that are worth it; streams and files go as they are."""
     worth = response.mimetype in ("text/html", "application/json") and not response.is_streamed
@@ -692,7 +750,7 @@ def compressed(response: Response) -> Response:
     return response
 
 
-# -- start --------------------------------------------------------------------------------------------
+# -- start ----------------------------------------------------------------------------------------
 
 STARTING = {
     "gevent": "Starting MusubiTLX with gevent...",
@@ -714,7 +772,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(prog="webgui.py", description="The web GUI of MusubiTLX.")
     add = parser.add_argument
-    add("--home", default=told("HOME", str(PACKAGE_ROOT)), help="the home folder: output/, configs/")
+    add(
+        "--home", default=told("HOME", str(PACKAGE_ROOT)), help="the home folder: output/, configs/"
+    )
     add("--host", default=told("HOST", "0.0.0.0"), help="127.0.0.1 shuts the network out")
     add("--port", type=int, default=told("PORT", "5000"), help="0 takes a free one")
     add("--server", choices=["auto", *serving.NAMES], default=told("SERVER", "auto"))
@@ -737,7 +797,9 @@ def announce(access: Access, host: str, port: int) -> str:
         link = url + "/" if local or access.no_token else f"{url}/?token={access.token}"
         print(f"  {label}: {link}")
     if access.no_token:
-        print("Warning: started with --no-token. Everyone who reaches this port can use this machine.")
+        print(
+            "Warning: started with --no-token. Everyone who reaches this port can use this machine."
+        )
     sys.stdout.flush()
     return found[0][1] + "/"
 
@@ -755,8 +817,8 @@ def run(arguments: argparse.Namespace) -> int:
     home = Home(arguments.home).make()
     lease = Lease(home.jobs / "server.lock")
     if not lease.take():
-        record = read_json(home.server_record) or {}
-        print(f"MusubiTLX is running already for this folder: {record.get('url', 'see its window')}")
+        where = (read_json(home.server_record) or {}).get("url", "see its window")
+        print(f"MusubiTLX is running already for this folder: {where}")
         return 1
     server = serving.choose(arguments.server)
     access = Access(
@@ -770,17 +832,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"Practice mode: {found.reason}. Its LoRAs are not for Qwen-Image.")
     url = announce(access, arguments.host, port)
     own = app.extensions["musubitlx"]
-    record = {
-        "pid": os.getpid(),
-        "birth": births.birth(os.getpid()),
-        "started": time.time(),
-        "host": arguments.host,
-        "port": port,
-        "url": url,
-        "wake_port": own["bell"].port,
-    }
-    write_json(home.server_record, record)
-    threading.Thread(target=keep_house, args=(own["jobs"],), daemon=True).start()
+    write_json(home.server_record, record_of(arguments.host, port, url, own.bell))
+    threading.Thread(target=keep_house, args=(own.jobs,), daemon=True).start()
     if arguments.open:
         import webbrowser
 
@@ -788,6 +841,19 @@ def run(arguments: argparse.Namespace) -> int:
     end_on_signals(home)
     server.serve()
     return 0
+
+
+def record_of(host: str, port: int, url: str, bell: Bell) -> dict:
+    """What server.json says, for stop, status and the runners' bell."""
+    return {
+        "pid": os.getpid(),
+        "birth": births.birth(os.getpid()),
+        "started": time.time(),
+        "host": host,
+        "port": port,
+        "url": url,
+        "wake_port": bell.port,
+    }
 
 
 def end_on_signals(home: Home) -> None:

@@ -62,7 +62,7 @@ class Bell:
         rung.set()
 
     def now(self):
-        """What to hand to `wait`: take it before looking at the files, so that no ring is missed."""
+        """What to hand to `wait`; taken before looking at the files, no ring is missed."""
         return self._event
 
     def wait(self, since, timeout_s: float) -> None:

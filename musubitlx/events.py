@@ -223,7 +223,7 @@ class View:
         return found
 
     def _others(self) -> list[bytes]:
-        """Jobs beside the one that is followed: told when they come and when their state changes."""
+        """The other jobs: told when they come and when their state changes."""
         if not self._due("queue", QUEUE_S):
             return []
         found = []

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -19,7 +20,7 @@ WINDOWS_GROUP = 0x00000200 | 0x08000000  # own group, no window
 
 def start_detached(argv: list[str], *, cwd: str, env: dict, log: str) -> subprocess.Popen:
     """Start a program that outlives us: own session, no terminal, output appended to `log`."""
-    with open(log, "ab") as output:
+    with Path(log).open("ab") as output:
         return subprocess.Popen(
             argv,
             cwd=cwd,

@@ -1,4 +1,4 @@
-"""The servers a web app can run under, and what streams need of each: gevent, waitress, Flask's own.
+"""The servers a web app can run under: gevent, waitress, Flask's own.
 
 Each gives the same few things: a bell made of its own primitives, a nap that
 lets others work, a way to do heavy work aside, and whether a client has gone.
@@ -136,7 +136,7 @@ class WaitressServer(Server):
 
 
 class FlaskServer(Server):
-    """Flask's development server: works, and is meant for nothing but a machine without the others."""
+    """Flask's development server: for a machine that has neither of the others."""
 
     name = "flask"
     streams = 100

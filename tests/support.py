@@ -1,4 +1,4 @@
-"""What tests share: the real program as a fixture, its event stream, pictures, stand-in trainers."""
+"""What tests share: the real program, its event stream, pictures, stand-in trainers."""
 
 from __future__ import annotations
 
@@ -144,7 +144,9 @@ class Program:
         headers = {"Last-Event-ID": last_id} if last_id else {}
         query = {"job": job} if job else {}
         url = self.url + "/api/events"
-        with requests.get(url, params=query, headers=headers, stream=True, timeout=timeout) as answer:
+        with requests.get(
+            url, params=query, headers=headers, stream=True, timeout=timeout
+        ) as answer:
             assert answer.status_code == 200, answer.text
             yield parse_events(answer.iter_content(chunk_size=None))
 

@@ -150,7 +150,7 @@ def test_an_image_removed_by_hand_after_queueing_is_named(with_stand_in):
     assert job["state"] == "failed" and "ball 1.jpg" in job["reason"]
 
 
-# -- stop and queue ---------------------------------------------------------------------------------
+# -- stop and queue -------------------------------------------------------------------------------
 
 
 def test_stop_ends_the_whole_tree_whatever_its_members_do(with_stand_in):
@@ -210,7 +210,7 @@ def test_a_queued_run_is_taken_out_at_once(with_stand_in):
     assert [job["id"] for job in server.get("/api/jobs")] == [first]
 
 
-# -- what dies ---------------------------------------------------------------------------------------
+# -- what dies ------------------------------------------------------------------------------------
 
 
 def test_a_server_killed_in_mid_run_finds_it_whole_again(with_stand_in):

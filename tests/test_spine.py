@@ -69,7 +69,7 @@ def test_it_succeeds_within_half_a_minute(trained):
 
 
 def test_the_files_of_the_house_plan_are_there(trained):
-    server, events, _ = trained
+    server, _, _ = trained
     folder = server.home / "output/red ball"
     names = {path.name for path in folder.iterdir()}
     for number in range(8):
@@ -77,11 +77,16 @@ def test_the_files_of_the_house_plan_are_there(trained):
         assert f"ball {number}_{width:04d}x{height:04d}_qi.safetensors" in names
         assert f"ball {number}_qi_te.safetensors" in names
     checkpoints = {f"red_ball-{epoch:06d}.safetensors" for epoch in range(1, 6)}
-    assert checkpoints | {"red_ball.safetensors", "dataset_config.toml", "sample_prompts.txt"} <= names
+    assert (
+        checkpoints | {"red_ball.safetensors", "dataset_config.toml", "sample_prompts.txt"} <= names
+    )
     assert len([name for name in names if name.startswith("training_log_red_ball_")]) == 1
     rows = [json.loads(line) for line in (folder / "dataset.jsonl").read_text().splitlines()]
     texts = {Path(row["image_path"]).name: row["caption"] for row in rows}
-    assert texts["ball 0.jpg"] == "ohwx, a red ball, picture 0" and texts["ball 7.jpg"] == "ohwx, a red ball"
+    assert (
+        texts["ball 0.jpg"] == "ohwx, a red ball, picture 0"
+        and texts["ball 7.jpg"] == "ohwx, a red ball"
+    )
     assert (folder / "ball 0.txt").read_text() == "a red ball, picture 0"  # never changed by a run
     prompts = (folder / "sample_prompts.txt").read_text().splitlines()
     assert prompts[1].startswith("ohwx --") and "--d 42" in prompts[1]

@@ -3,7 +3,7 @@
 import sys
 
 sys.stderr.write("\rsteps:  33%|###| 2/6 [00:04<00:08,  2.19s/it, avr_loss=2.29]")
-sys.stderr.write("Traceback (most recent call last):\n  File \"x.py\", line 1, in <module>\n")
+sys.stderr.write('Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n')
 sys.stderr.write("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 288.00 MiB.\n")
 sys.stderr.write("\rsteps:  33%|###| 2/6 [00:04<00:08,  2.19s/it, avr_loss=2.29]\n")
 sys.exit(1)

@@ -43,13 +43,14 @@ elif "text_encoder" in sys.argv[0]:
 else:
     steps = int(os.environ.get("STAND_IN_STEPS", "10"))
     print("running training")
-    print("  total optimization steps / x: %d" % steps)
+    print(f"  total optimization steps / x: {steps}")
     print("\nepoch 1/1", flush=True)
     for step in range(1, steps + 1):
         time.sleep(float(os.environ.get("STAND_IN_STEP_S", "0.01")))
         share = 100 * step // steps
         sys.stderr.write(
-            f"\rsteps: {share:3d}%|##| {step}/{steps} [00:{step:02d}<00:01, 2.00s/it, avr_loss={1 / step:.3f}]"
+            f"\rsteps: {share:3d}%|##| {step}/{steps} "
+            f"[00:{step:02d}<00:01, 2.00s/it, avr_loss={1 / step:.3f}]"
         )
         sys.stderr.flush()
         print(f"line {step}", flush=True)
