@@ -1,0 +1,44 @@
+/** Questions and short messages. Markup: <dialog data-confirm>, <div data-toasts>. */
+
+import { el, find, icon } from "./dom.js";
+
+const TOAST_MS = 6000;
+
+/** Ask before something that can't be undone. Resolves to true when the person agrees. */
+export function confirmed({ title, text, yes, no = "Cancel" }) {
+  const dialog = find("[data-confirm]");
+  find("[data-confirm-title]", dialog).textContent = title;
+  find("[data-confirm-text]", dialog).textContent = text;
+  find("[data-confirm-yes]", dialog).textContent = yes;
+  find("[data-confirm-no]", dialog).textContent = no;
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+/** Say in a corner that something was done. */
+export function toast(text) {
+  const box = show(text, "good", "toast");
+  setTimeout(() => box.remove(), TOAST_MS);
+}
+
+/** Say in a corner that something failed; stays until closed. */
+export function complain(error) {
+  show(error.whole ?? error.message, "bad", "toast toast-danger");
+}
+
+function show(text, mark, className) {
+  const close = el(
+    "button",
+    { type: "button", className: "icon-button", "aria-label": "Close the message" },
+    icon("close"),
+  );
+  const box = el("div", { className }, icon(mark), el("p", { textContent: text }), close);
+  close.addEventListener("click", () => box.remove());
+  const toasts = find("[data-toasts]");
+  if (toasts.childElementCount > 3) toasts.firstElementChild.remove();
+  toasts.append(box);
+  return box;
+}

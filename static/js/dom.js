@@ -1,0 +1,82 @@
+/** Small helpers around the DOM. Text always enters as text nodes. */
+
+/** The first match, or null. */
+export const find = (selector, root = document) => root.querySelector(selector);
+
+/** All matches, as an array. */
+export const findAll = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+/**
+ * Make an element. `props` are properties (className, textContent, href…), except for `data` (an object of
+ * data attributes) and names with a dash, which become attributes. Children are nodes or texts; null is left out.
+ */
+export function el(tag, props = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (name === "data") Object.assign(node.dataset, value);
+    else if (name.includes("-") || name === "role") node.setAttribute(name, value);
+    else node[name] = value;
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+/** One icon of the sprite in the page. */
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `#i-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+/** Set a text only when it differs, so that nothing is laid out or read aloud for nothing. */
+export function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** Call `action` once `wait_ms` have gone by without another call. `.flush()` calls at once what is waiting. */
+export function debounced(action, wait_ms) {
+  let timer = null;
+  const run = () => {
+    timer = null;
+    action();
+  };
+  const later = () => {
+    clearTimeout(timer);
+    timer = setTimeout(run, wait_ms);
+  };
+  later.flush = () => {
+    if (timer === null) return;
+    clearTimeout(timer);
+    run();
+  };
+  later.cancel = () => {
+    clearTimeout(timer);
+    timer = null;
+  };
+  return later;
+}
+
+/** Put text on the clipboard, over plain HTTP too, where the browser's own way is closed. */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copyBySelection(text);
+  }
+}
+
+function copyBySelection(text) {
+  const focused = document.activeElement;
+  const area = el("textarea", { value: text, className: "visually-hidden", readOnly: true });
+  document.body.append(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  focused?.focus();
+  return done;
+}

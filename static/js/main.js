@@ -1,0 +1,119 @@
+/** The training page: reads the state of things, wires the modules together, opens the stream. */
+
+import "./theme.js";
+import { get } from "./api.js";
+import { complain } from "./dialogs.js";
+import { find, say } from "./dom.js";
+import { startImages } from "./images.js";
+import { addLog, drawConnection, setBar, startLog, turnTo } from "./log.js";
+import { drawLoss } from "./loss.js";
+import { startModels } from "./models.js";
+import { project, readProject } from "./project.js";
+import { drawResources } from "./resources.js";
+import { busy, followLog, followedJob, startRun, takeJob, takeJobs } from "./run.js";
+import { addSamples, showSamples, startSamples } from "./samples.js";
+import { startSettings, wireSettings } from "./settings.js";
+import { drawButton, startStart } from "./start.js";
+import { drawStatus, drawStatusMemory } from "./status.js";
+import { Stream } from "./stream.js";
+
+const only = new URLSearchParams(location.search).get("job");
+const stream = new Stream(only);
+
+/** A job changed: everything that shows the followed one is drawn again. */
+function drawJob() {
+  const job = followedJob();
+  if (job) {
+    turnTo(job.id);
+    drawLoss(job);
+    if (job.state !== "running" || !job.bar) setBar({ job: job.id, text: job.bar ?? "" });
+  }
+  drawButton(busy());
+  drawStatus();
+  drawSamples(job);
+}
+
+/** The samples of what runs, else those of the open folder. */
+function drawSamples(job) {
+  const running = job?.state === "running" && job.project;
+  const name = running ? job.project : project.exists ? project.name : "";
+  showSamples(name, job?.project === name ? (job.started ?? 0) : 0);
+}
+
+function listen() {
+  stream.addEventListener("state", (event) => drawConnection(event.detail));
+  stream.addEventListener("log", (event) => {
+    addLog(event.detail);
+    followLog(event.detail.job).then(drawJob, complain);
+  });
+  stream.addEventListener("bar", (event) => setBar(event.detail));
+  stream.addEventListener("job", (event) => {
+    takeJob(event.detail);
+    drawJob();
+  });
+  stream.addEventListener("jobs", (event) => {
+    const job = takeJobs(event.detail);
+    drawJob();
+    if (job) setBar({ job: job.id, text: job.bar ?? "" });
+  });
+  stream.addEventListener("resources", (event) => {
+    drawResources(event.detail);
+    drawStatusMemory(event.detail);
+  });
+  stream.addEventListener("samples", (event) => addSamples(event.detail));
+  stream.addEventListener("captions", () => readProject().catch(complain));
+}
+
+function about({ server, musubi, gpus, gpu_reason }) {
+  const engine = musubi?.found ? `Musubi Tuner ${musubi.version ?? ""}`.trim() : "Musubi Tuner not found";
+  const cards = gpus?.length ? gpus.map((gpu) => gpu.name).join(", ") : gpu_reason;
+  say(find("[data-about]"), [engine, cards, `served by ${server}`].filter(Boolean).join(" · "));
+}
+
+/** The folder to open: the one of the address, of what runs, the last one used, or a new one. */
+function firstFolder({ jobs, projects }) {
+  const running = jobs.find((job) => job.state === "running" && job.project);
+  const latest = [...projects].sort((a, b) => (b.modified ?? 0) - (a.modified ?? 0))[0];
+  return find("#main").dataset.project || running?.project || latest?.name || "";
+}
+
+async function start() {
+  wireSettings();
+  startImages();
+  startStart();
+  startSamples();
+  startRun(only);
+  startLog({ onResume: () => stream.resume() });
+  listen();
+  stream.start();
+  document.addEventListener("job:started", (event) => {
+    takeJob(event.detail);
+    drawJob();
+    find("[data-run-card]").scrollIntoView({ block: "nearest" });
+  });
+  for (const type of ["project:opened", "project:created"]) document.addEventListener(type, drawJob);
+  document.addEventListener(
+    "visibilitychange",
+    () => !document.hidden && project.exists && readProject().catch(() => {}),
+  );
+  setInterval(drawStatus, 1000);
+  document.addEventListener("images:shown", reveal);
+  try {
+    const [state, jobs] = await Promise.all([get("/api/state"), get("/api/jobs")]);
+    about(state);
+    startModels(state.models);
+    takeJobs(jobs);
+    drawJob();
+    await startSettings(state.projects, firstFolder(state));
+  } catch (error) {
+    complain(error);
+  }
+  reveal();
+}
+
+/** What is above stands: show the rest. */
+function reveal() {
+  delete find("#main").dataset.loading;
+}
+
+start();

@@ -1,0 +1,151 @@
+/** Checking the settings as they change, and starting. Markup: <section data-start>. */
+
+import { at, post } from "./api.js";
+import { debounced, el, find, findAll, icon, say } from "./dom.js";
+import { count } from "./format.js";
+import { settleCaptions } from "./images.js";
+import { project } from "./project.js";
+import { drawCommands, goTo, showErrors, touchAll, values } from "./settings.js";
+
+const CHECK_MS = 300;
+
+const section = find("[data-start]");
+const button = find("[data-start-button]", section);
+
+let asked = null; // the check under way, to be called off by the next
+let pressed = false; // Start was pressed: what is missing is now said as an error
+let starting = false;
+let hadErrors = null;
+
+async function check() {
+  asked?.abort();
+  const mine = (asked = new AbortController());
+  try {
+    const found = await post(
+      "/api/check",
+      { project: project.name, settings: values() },
+      { signal: mine.signal },
+    );
+    draw(found);
+  } catch (error) {
+    if (error.name !== "AbortError")
+      draw({ errors: error.problems, warnings: [], stages: [], estimate: null });
+  }
+}
+
+const checkLater = debounced(check, CHECK_MS);
+
+function draw({ errors, warnings, stages, estimate }) {
+  showErrors(errors);
+  drawCommands(stages ?? []);
+  drawSum(estimate);
+  drawProblems(errors, warnings ?? []);
+}
+
+function drawSum(estimate) {
+  const sum = find("[data-sum]", section);
+  if (!estimate?.steps) {
+    const missing = project.data?.images.length ? "the settings are in order" : "there are images";
+    sum.replaceChildren(`Steps show here once ${missing}.`);
+    return;
+  }
+  const { steps, steps_per_epoch, looks_per_image } = estimate;
+  sum.replaceChildren(
+    el("strong", { textContent: count(steps, "step") }),
+    ` · ${steps_per_epoch.toLocaleString("en")} per epoch`,
+    ` · each image is looked at ${count(looks_per_image, "time")}`,
+  );
+}
+
+function drawProblems(errors, warnings) {
+  const rows = [
+    ...errors.map((problem) => problemRow(problem, pressed ? "danger" : "quiet", pressed ? "bad" : "info")),
+    ...warnings.map((problem) => problemRow(problem, "warn", "warn")),
+  ];
+  const box = find("[data-problems]", section);
+  box.hidden = rows.length === 0;
+  box.dataset.tone = errors.length ? (pressed ? "danger" : "quiet") : "warn";
+  if (Boolean(errors.length) !== hadErrors || pressed) box.open = errors.length > 0;
+  hadErrors = errors.length > 0;
+  const toDo = pressed ? "This keeps it from starting" : "Before it can start";
+  const title = errors.length ? toDo : `Good to know before the start: ${count(warnings.length, "note")}`;
+  say(find("[data-problems-title]", section), title);
+  find("[data-problems-list]", section).replaceChildren(...rows);
+}
+
+function problemRow({ error, field, hint }, tone, mark) {
+  const short = hint && !hint.includes("://"); // a long way to go is told where it begins
+  const text = short ? `${error} ${hint}` : error;
+  const known = field && (placeOf(field) || find(`[data-field="${CSS.escape(field)}"]`));
+  const body = known
+    ? el("button", { type: "button", className: "link-button", textContent: text })
+    : el("span", { textContent: text });
+  if (known) body.addEventListener("click", () => lead(field));
+  return el("li", { className: "problem", data: { tone } }, icon(mark), body);
+}
+
+/** Where on the page something other than a setting is mended, or null. */
+function placeOf(field) {
+  if (field === "images") return find("[data-select]");
+  if (field === "captions")
+    return findAll("[data-cards] textarea").find((area) => !area.value.trim()) ?? null;
+  return find(`[data-model="${CSS.escape(field.replace(/^models\./, ""))}"] summary`);
+}
+
+/** Bring the keyboard to where a problem is mended; false when that is nowhere on the page. */
+function lead(field) {
+  const place = placeOf(field);
+  if (!place) return goTo(field);
+  for (let box = place.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
+  place.focus();
+  place.scrollIntoView({ block: "center" });
+  return true;
+}
+
+async function start() {
+  if (starting) return;
+  starting = true;
+  button.setAttribute("aria-disabled", "true");
+  try {
+    await settleCaptions();
+    const job = await post(at("projects", project.name, "train"), { settings: values() });
+    pressed = false;
+    drawProblems([], []);
+    document.dispatchEvent(new CustomEvent("job:started", { detail: job }));
+    checkLater();
+  } catch (error) {
+    refused(error);
+  } finally {
+    starting = false;
+    button.removeAttribute("aria-disabled");
+  }
+}
+
+function refused(error) {
+  pressed = true;
+  touchAll();
+  showErrors(error.problems, { all: true });
+  drawProblems(error.problems, []);
+  const first = error.problems.find((problem) => problem.field);
+  if (!first || !lead(first.field)) find("[data-problems]", section).scrollIntoView({ block: "nearest" });
+}
+
+/** Say on the button what a press would do: start at once, or queue behind the run under way. */
+export function drawButton(busy) {
+  say(find("[data-start-label]", button), busy ? "Add to queue" : "Start training");
+}
+
+/** Wire the section up. */
+export function startStart() {
+  button.addEventListener("click", start);
+  for (const type of [
+    "settings:changed",
+    "images:changed",
+    "project:read",
+    "project:created",
+    "models:changed",
+  ]) {
+    document.addEventListener(type, checkLater);
+  }
+  document.addEventListener("change", (event) => event.target.dataset?.setting && checkLater());
+}
