@@ -35,21 +35,27 @@ class Assets:
 
     def __init__(self, root: Path):
         self._root = root
-        self._known: dict[str, tuple[tuple, Asset]] = {}
+        self._known: dict[str, tuple[Path, tuple, Asset]] = {}
 
     def load(self, name: str) -> Asset:
         """Return a file as it is now, read again only if it changed; NotFound if there is none."""
+        path = self._known[name][0] if name in self._known else self._path(name)
+        try:
+            info = path.stat()
+        except OSError:
+            raise NotFound("There is no such file.") from None
+        stamp = (info.st_mtime_ns, info.st_size)
+        if name not in self._known or self._known[name][1] != stamp:
+            self._known[name] = (path, stamp, _read(path))
+        return self._known[name][2]
+
+    def _path(self, name: str) -> Path:
         path = self._root
         for part in name.split("/"):
             path = child(path, part)
         if not path.is_file():
             raise NotFound("There is no such file.")
-        info = path.stat()
-        stamp = (info.st_mtime_ns, info.st_size)
-        known = self._known.get(name)
-        if known is None or known[0] != stamp:
-            known = self._known[name] = (stamp, _read(path))
-        return known[1]
+        return path
 
 
 def _read(path: Path) -> Asset:

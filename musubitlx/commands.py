@@ -1,10 +1,11 @@
-"""From settings and an output folder to the stages of a job: one builder for preview, check and run.
+"""From settings and an output folder to the stages of a job: one builder for preview and run.
 
 Source of what Musubi needs: its three Qwen-Image scripts, version 0.3.4, measured.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -27,12 +28,15 @@ MODEL_VERSION = "original"
 
 # What the form gives: an advanced flag must not say it a second time.
 TAKEN = frozenset(
-    "--dataset_config --dit --vae --text_encoder --output_dir --output_name --max_train_epochs "
-    "--max_train_steps --learning_rate --optimizer_type --network_dim --network_alpha --seed "
-    "--sample_prompts --sample_every_n_epochs --sample_every_n_steps --sample_at_first "
-    "--config_file --model_version --edit --edit_plus".split()
+    [
+        *("--dataset_config", "--config_file", "--model_version", "--edit", "--edit_plus"),
+        *("--dit", "--vae", "--text_encoder", "--output_dir", "--output_name", "--seed"),
+        *("--max_train_epochs", "--max_train_steps", "--learning_rate", "--optimizer_type"),
+        *("--network_dim", "--network_alpha", "--sample_prompts", "--sample_at_first"),
+        *("--sample_every_n_epochs", "--sample_every_n_steps"),
+    ]
 )
-ATTENTION = ("--flash_attn", "--xformers")  # instead of --sdpa, which Musubi would prefer
+ATTENTION = ("--sdpa", "--flash_attn", "--xformers")  # Musubi takes the first of several
 REFUSED = {
     "--sage_attn": "Musubi refuses it for training",
     "--flash3": "it does not work for Qwen-Image",
@@ -98,7 +102,27 @@ def plan_training(home: Home, trainer: Trainer, settings: Settings) -> Plan:
     found = check(home, trainer, settings)
     if found.errors:
         raise ManyInvalid(found.errors)
+    _take_log(found.plan, Project(home, settings["output_dir"]).path, settings["output_name"])
     return found.plan
+
+
+def _take_log(plan: Plan, folder: Path, name: str) -> None:
+    """Create the log, so that it is this run's alone: two may be started in one second."""
+    started = time.time()
+    while True:
+        try:
+            log_path(folder, name, started).open("x").close()
+        except FileExistsError:
+            started += 1
+        else:
+            plan.log = str(log_path(folder, name, started))
+            return
+
+
+def log_path(folder: Path, name: str, started: float) -> Path:
+    """Where the log of a training run lies; `started` is in seconds since the epoch."""
+    stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(started))
+    return folder / f"training_log_{name}_{stamp}.log"
 
 
 # -- what could be wrong ---------------------------------------------------------------------------
@@ -189,16 +213,20 @@ def _flags(settings: Settings, found: Check) -> list[str]:
         line = presets.BY_ID[settings["vram_profile"]].flags
     try:
         words = musubi.check_flags(line, taken=TAKEN)
-        for word in words:
-            if word in REFUSED:
-                raise Invalid(
-                    f"Advanced trainer flags: {word} can't be used, {REFUSED[word]}.",
-                    field="advanced_flags",
-                )
+        names = [word.split("=", 1)[0] for word in words]
+        for name in names:
+            if name in REFUSED:
+                raise _bad_flags(f"{name} can't be used, {REFUSED[name]}")
+        if len(backends := [name for name in ATTENTION if name in names]) > 1:
+            raise _bad_flags(f"{' and '.join(backends)} can't be used together, choose one")
         return words
     except Invalid as error:
         found.errors.append(error)
         return []
+
+
+def _bad_flags(what: str) -> Invalid:
+    return Invalid(f"Advanced trainer flags: {what}.", field="advanced_flags")
 
 
 def _check_samples(settings: Settings, found: Check) -> None:
@@ -236,7 +264,6 @@ def build(
 ) -> Plan:
     """The three stages with every argument, and the files that are written as they start."""
     name, folder = settings["output_name"], project.path
-    started = time.strftime("%Y%m%d_%H%M%S")
     config, captions = folder / "dataset_config.toml", folder / "dataset.jsonl"
     files = {
         str(captions): as_jsonl(
@@ -263,7 +290,7 @@ def build(
             _text_encoder(trainer, config, images, settings, models_at),
             _training(trainer, config, folder, settings, models_at, flags),
         ],
-        log=str(folder / f"training_log_{name}_{started}.log"),
+        log=str(log_path(folder, name, time.time())),
         files=files,
         inputs=[str(image.path) for image in images],
         results=[lora],
@@ -273,23 +300,29 @@ def build(
 
 def dataset_config(folder: Path, captions: Path, settings: Settings) -> str:
     """The text of dataset_config.toml."""
-    import toml
+    width, height = estimate.area_of(settings["resolution"])
+    return (
+        "[general]\n"
+        f"resolution = [{width}, {height}]\n"
+        f"batch_size = {settings['batch_size']}\n"
+        "enable_bucket = true\n"
+        "bucket_no_upscale = false\n"
+        "\n"
+        "[[datasets]]\n"
+        f"image_jsonl_file = {_toml_text(captions)}\n"
+        f"cache_directory = {_toml_text(folder)}\n"
+        f"num_repeats = {settings['image_repeats']}\n"
+    )
 
-    general = {
-        "resolution": list(estimate.area_of(settings["resolution"])),
-        "batch_size": settings["batch_size"],
-        "enable_bucket": True,
-        "bucket_no_upscale": False,
-    }
-    dataset = {
-        "image_jsonl_file": str(captions),
-        "cache_directory": str(folder),
-        "num_repeats": settings["image_repeats"],
-    }
-    return toml.dumps({"general": general, "datasets": [dataset]})
+
+def _toml_text(path: Path) -> str:
+    """A path as a TOML string, which JSON's are too; toml.dumps gets `\\x` in a path wrong."""
+    return json.dumps(str(path), ensure_ascii=False)
 
 
-def _stage(trainer: Trainer, name: str, title: str, script: str, arguments: list, cwd: Path, outputs):
+def _stage(
+    trainer: Trainer, name: str, title: str, script: str, arguments: list, cwd: Path, outputs
+):
     """One of Musubi's scripts with its arguments; any working directory does."""
     path = os.pathsep.join(filter(None, [str(trainer.source), os.environ.get("PYTHONPATH")]))
     return Stage(
@@ -388,7 +421,8 @@ def sample_lines(settings: Settings) -> list[str]:
 
 def _complete(line: str, defaults: dict[str, str]) -> str:
     """One prompt line with the options it leaves out."""
-    said = {part.split(" ", 1)[0].lower() for part in line.split(" --")[1:]}
+    parts = [part.partition(" ") for part in line.split(" --")[1:]]
+    said = {name.lower() for name, _, value in parts if value}
     missing = "".join(f" --{name} {value}" for name, value in defaults.items() if name not in said)
     return line + missing
 

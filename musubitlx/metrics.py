@@ -21,7 +21,7 @@ def read_columns(path: Path, points: int = POINTS) -> dict[str, list]:
 
 def _rows(path: Path):
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return
     for line in lines:

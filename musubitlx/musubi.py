@@ -101,6 +101,9 @@ class _Refused(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **more):
+        super().__init__(**more, add_help=False)  # help would end the program
+
     def error(self, message: str) -> NoReturn:
         raise _Refused(message)
 
@@ -121,7 +124,8 @@ def check_flags(line: str, *, taken: Iterable[str]) -> list[str]:
     settings already give.
     """
     words = split_flags(line)
-    known = {name for option in load_table()[TRAIN]["options"] for name in option["option_strings"]}
+    options = [option for option in load_table()[TRAIN]["options"] if option["action"] != "help"]
+    known = {name for option in options for name in option["option_strings"]}
     for word in words:
         name = word.split("=", 1)[0]
         if name.startswith("--"):

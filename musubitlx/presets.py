@@ -1,4 +1,4 @@
-"""VRAM profiles: data, not code. Figures from Musubi's own table for Qwen-Image (docs/qwen_image.md)."""
+"""VRAM profiles: data, not code. Figures: Musubi's own table, in its docs/qwen_image.md."""
 
 from __future__ import annotations
 

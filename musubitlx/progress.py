@@ -80,7 +80,7 @@ class Progress:
         return {"step": step, "epoch": self._epoch_of(step), **row}
 
     def _epoch_of(self, step: int) -> int | None:
-        """The epoch a step belongs to, which is not the one announced last when both come at once."""
+        """The epoch of a step; the one announced last is the next one's when both come at once."""
         total, epochs = self.current.get("total"), self.current.get("epochs")
         if total and epochs and total % epochs == 0:
             return (step - 1) * epochs // total + 1

@@ -1,4 +1,4 @@
-"""An output folder: its images and captions, and what training left in it. The files are the truth."""
+"""An output folder: its images and captions, and what training left in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from urllib.parse import quote
 
 from musubitlx import pictures
 from musubitlx.errors import DiskFull, Invalid, NotFound, UserError
-from musubitlx.home import FORBIDDEN, WINDOWS_DEVICES, Home, child, name_problem, write_text
+from musubitlx.home import (
+    CONTROL,
+    FORBIDDEN,
+    WINDOWS_DEVICES,
+    Home,
+    child,
+    is_storable,
+    name_problem,
+    write_text,
+)
 
 MAX_CAPTION = 10_000  # characters
 MAX_STEM_BYTES = 80  # leaves room for Musubi's suffixes
@@ -82,7 +91,9 @@ class Project:
             return True
         except FileExistsError:
             if not self.exists:
-                raise Invalid("There is a file of that name in output/.", field="output_dir") from None
+                raise Invalid(
+                    "There is a file of that name in output/.", field="output_dir"
+                ) from None
             return False
 
     def file(self, name: str) -> Path:
@@ -92,7 +103,10 @@ class Project:
     # -- images ------------------------------------------------------------------------------
 
     def image_paths(self) -> list[Path]:
-        """The image files, sorted by name the way people count: 2 before 10."""
+        """The image files, sorted by name the way people count: 2 before 10.
+
+        A name that is not UTF-8 can't be said in any of the run's files: it is left out.
+        """
         found = []
         with suppress(FileNotFoundError), os.scandir(self.path) as entries:
             found = [
@@ -100,6 +114,7 @@ class Project:
                 for entry in entries
                 if entry.name.lower().endswith(pictures.READABLE)
                 and not entry.name.startswith(".")
+                and is_storable(entry.name)
                 and entry.is_file()
             ]
         return sorted(found, key=_natural)
@@ -125,7 +140,7 @@ class Project:
     def set_caption(self, name: str, text: object) -> Image:
         """Save the caption of an image as UTF-8 text; an empty one removes the file."""
         image = self.image(name)
-        if not isinstance(text, str) or len(text) > MAX_CAPTION:
+        if not isinstance(text, str) or len(text) > MAX_CAPTION or not is_storable(text):
             raise Invalid(f"A caption is text of at most {MAX_CAPTION} characters.", field="text")
         _write_caption(image.path.with_suffix(".txt"), text)
         return self.image(name)
@@ -133,14 +148,13 @@ class Project:
     def remove(self, name: str) -> None:
         """Remove an image with its caption, thumbnail and caches."""
         image = self.image(name)
-        stem = image.path.stem
-        caches = [path for path in self._caches() if CACHE.fullmatch(path.name)["stem"] == stem]
-        thumbs = [self._thumb_path(name)]
-        for path in [image.path, image.path.with_suffix(".txt"), *thumbs, *caches]:
+        caption, thumb = image.path.with_suffix(".txt"), self._thumb_path(name)
+        for path in [image.path, caption, thumb, *self._caches_of(image.path.stem)]:
             path.unlink(missing_ok=True)
 
-    def _caches(self) -> list[Path]:
-        return [path for path in self.path.glob("*.safetensors") if CACHE.fullmatch(path.name)]
+    def _caches_of(self, stem: str) -> list[Path]:
+        own = re.compile(re.escape(stem) + r"(_\d{4,}x\d{4,}_qi|_qi_te)\.safetensors")
+        return [path for path in self.path.glob("*.safetensors") if own.fullmatch(path.name)]
 
     def thumb(self, name: str) -> Path:
         """The thumbnail of an image, made if need be."""
@@ -205,7 +219,7 @@ class Project:
                 rejected.append({"name": upload.name, "reason": str(error)})
                 continue
             added.append(image)
-            by_stem[upload.stem] = image.name
+            by_stem.setdefault(upload.stem, image.name)
         captioned = []
         for upload in uploads:
             if upload.is_text:
@@ -238,8 +252,12 @@ class Project:
 
     def outputs(self) -> list[Path]:
         """The LoRA files, newest first; caches are not among them."""
-        files = [path for path in self.path.glob("*.safetensors") if not CACHE.fullmatch(path.name)]
-        return sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        files = {}
+        for path in self.path.glob("*.safetensors"):
+            if not CACHE.fullmatch(path.name):
+                with suppress(FileNotFoundError):  # a checkpoint the trainer just removed
+                    files[path] = path.stat().st_mtime_ns
+        return sorted(files, key=files.get, reverse=True)
 
     def samples(self) -> list[dict]:
         """The sample images, oldest first, each with prompt, epoch or step, and seed."""
@@ -247,7 +265,8 @@ class Project:
         found = []
         for path in (self.path / "sample").glob("*.png"):
             if match := SAMPLE.fullmatch(path.name):
-                found.append(self._sample(path, match, prompts))
+                with suppress(FileNotFoundError):
+                    found.append(self._sample(path, match, prompts))
         return sorted(found, key=lambda sample: (sample["modified"], sample["name"]))
 
     def _sample(self, path: Path, match: re.Match, prompts: list[str]) -> dict:
@@ -276,9 +295,8 @@ class Project:
 
     def result(self, name: str) -> Path:
         """A LoRA, log or sample to download; NotFound for anything else in the folder."""
-        if name.endswith(".safetensors") and not CACHE.fullmatch(name):
-            path = self.file(name)
-        elif re.fullmatch(r"training_log_.+\.log", name):
+        lora = name.endswith(".safetensors") and not CACHE.fullmatch(name)
+        if lora or re.fullmatch(r"training_log_.+\.log", name):
             path = self.file(name)
         elif SAMPLE.fullmatch(name):
             path = child(self.path / "sample", name)
@@ -290,7 +308,7 @@ class Project:
 
     def sample_thumb(self, name: str) -> Path:
         """The thumbnail of a sample image."""
-        return pictures.make_thumb(self.result(name), self.hidden / "thumbs" / f"sample-{name}.jpg")
+        return pictures.make_thumb(self.result(name), self.hidden / "sample_thumbs" / f"{name}.jpg")
 
 
 @dataclass(frozen=True)
@@ -339,15 +357,12 @@ def safe_stem(name: str) -> str:
     """
     base = unicodedata.normalize("NFC", name.replace("\\", "/").rsplit("/", 1)[-1])
     stem = base.rsplit(".", 1)[0] if "." in base.strip(".") else base
-    kept = "".join(
-        "_" if c in FORBIDDEN or unicodedata.category(c)[0] == "C" else c for c in stem
-    )
-    while len(kept.encode("utf-8")) > MAX_STEM_BYTES:
-        kept = kept[:-1]
-    kept = kept.strip(" .") or "image"
-    if WINDOWS_DEVICES.fullmatch(kept) or re.search(r"_qi(_te)?$", kept):
+    kept = "".join("_" if c in FORBIDDEN or unicodedata.category(c) in CONTROL else c for c in stem)
+    kept = kept.encode("utf-8")[:MAX_STEM_BYTES].decode("utf-8", "ignore")
+    kept = re.sub(r"^[\s.]+|[\s.]+$", "", kept) or "image"
+    if re.search(r"_qi(_te)?$", kept):
         kept = f"{kept}_"
-    return kept
+    return f"_{kept}" if WINDOWS_DEVICES.fullmatch(kept) else kept
 
 
 def read_caption(path: Path) -> str:
@@ -363,12 +378,17 @@ def decode(data: bytes) -> str:
     for bom, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"", "utf-8-sig")):
         if data.startswith(bom):
             with suppress(UnicodeDecodeError):
-                return data.decode(encoding).replace("\x00", "").strip()
-    return data.decode("cp1252", "replace").replace("\x00", "").strip()
+                return _plain(data.decode(encoding))
+    return _plain(data.decode("cp1252", "replace"))
+
+
+def _plain(text: str) -> str:
+    """Text with one kind of line end, and without the NULs some programs leave."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "").strip()
 
 
 def _write_caption(path: Path, text: str) -> None:
-    text = text.replace("\r\n", "\n").replace("\x00", "").strip()
+    text = _plain(text)
     try:
         if text:
             write_text(path, text)
@@ -388,7 +408,8 @@ def disk_error(error: OSError) -> UserError:
 def _natural(path: Path) -> list:
     """Sort key: runs of digits count as numbers."""
     parts = re.split(r"(\d+)", path.name.casefold())
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+    numbered = [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+    return [*numbered, (-1, 0, path.name)]  # names that differ in letter case only keep an order
 
 
 def as_jsonl(rows: Iterable[dict]) -> str:

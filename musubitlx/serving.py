@@ -90,6 +90,11 @@ class GeventServer(Server):
         from gevent.pywsgi import WSGIHandler, WSGIServer
 
         class Handler(WSGIHandler):
+            def handle(self):
+                # Else a small answer waits up to 40 ms for the client to acknowledge the one before.
+                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                super().handle()
+
             def get_environ(self):
                 return {**super().get_environ(), SOCKET_KEY: self.socket}
 

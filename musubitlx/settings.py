@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, ClassVar
 
 from musubitlx import presets
 from musubitlx.errors import Invalid, ManyInvalid
-from musubitlx.home import checked_name
+from musubitlx.home import checked_name, is_storable
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class Setting:
             raise self._invalid("enter text")
         if len(given) > self.max_length:
             raise self._invalid(f"at most {self.max_length} characters")
-        if "\x00" in given:
-            raise self._invalid("a NUL character can't be used")
+        if "\x00" in given or not is_storable(given):
+            raise self._invalid("it holds a character that no file can hold")
         return self._clean(given)
 
     def _clean(self, given: str) -> str:
@@ -78,14 +77,24 @@ class NameSetting(Setting):
 
     def parse(self, given: Any) -> str:
         """The name; Invalid if a file system would not take it."""
+        return checked_name(super().parse(given), field=self.name, what=self.label)
+
+
+@dataclass(frozen=True)
+class LoraNameSetting(NameSetting):
+    """The name of the LoRA file: none that Musubi would take for a cache or for an option."""
+
+    def parse(self, given: Any) -> str:
+        """The name; Invalid for one Musubi can't have."""
         text = super().parse(given)
-        checked_name(text, field=self.name, what=self.label)
-        if re.search(r"_qi(_te|e|e_te|l|l_te)?$", text):
+        if cache := re.search(r"_qi[el]?(_te)?$", text):
             raise Invalid(
-                f"{self.label}: a name that ends in {text[text.rindex('_') :]} can't be used.",
+                f"{self.label}: a name that ends in {cache[0]} can't be used.",
                 field=self.name,
                 hint="Musubi would take the LoRA for one of its caches and delete it.",
             )
+        if text.startswith("-"):
+            raise self._invalid("a name that begins with - can't be used")
         return text
 
 
@@ -118,14 +127,14 @@ class RealSetting(Setting):
     def parse(self, given: Any) -> float:
         """Invalid unless `given` is a finite number in range; `5e-5` and `0.00005` are the same."""
         if isinstance(given, str) and re.fullmatch(
-            r"\s*[0-9]{0,12}\.?[0-9]{0,12}(e-?[0-9]{1,2})?\s*", given, re.I
+            r"\s*[0-9]{0,12}\.?[0-9]{0,30}(e[+-]?[0-9]{1,3})?\s*", given, re.I
         ):
             try:
                 given = float(given)
             except ValueError:
                 given = None
         number = isinstance(given, (int, float)) and not isinstance(given, bool)
-        if not number or not math.isfinite(given) or not self.low < given <= self.high:
+        if not number or not self.low < given <= self.high:  # not a number is in no range
             raise self._invalid(f"enter a number above {self.low:g} and up to {self.high:g}")
         return float(given)
 
@@ -174,7 +183,7 @@ class ResolutionSetting(Setting):
     high: int = 4096
 
     def parse(self, given: Any) -> str:
-        """The text in its usual form; Invalid unless both sides are in range and fit the latents."""
+        """The text in its usual form; Invalid unless both sides are multiples of 16 in range."""
         if isinstance(given, int) and not isinstance(given, bool):
             given = str(given)
         match = isinstance(given, str) and re.fullmatch(
@@ -204,7 +213,7 @@ ROWS: tuple[Setting, ...] = (
         "finished LoRA. One folder for each subject you train.",
         group="output",
     ),
-    NameSetting(
+    LoraNameSetting(
         "output_name",
         "LoRA filename",
         "my_lora",
@@ -326,7 +335,8 @@ ROWS: tuple[Setting, ...] = (
         "Sample prompts",
         "",
         "One prompt a line. {{trigger}} stands for the trigger word. Options after the text: "
-        "--w and --h size in pixels (256), --s steps (20), --d seed, --l guidance (4), --n negative prompt.",
+        "--w and --h size in pixels (256), --s steps (20), --d seed, --l guidance (4), "
+        "--n negative prompt.",
         group="samples",
         placeholder="{{trigger}} standing in a garden --w 512 --h 512",
     ),
@@ -395,7 +405,9 @@ def read(given: Any) -> tuple[Settings, list[Invalid]]:
         row = BY_NAME.get(name) if isinstance(name, str) else None
         try:
             if row is None:
-                raise Invalid(f"There is no setting called {str(name)[:80]!r}.", field=str(name)[:80])
+                raise Invalid(
+                    f"There is no setting called {str(name)[:80]!r}.", field=str(name)[:80]
+                )
             settings[name] = row.parse(value)
         except Invalid as problem:
             problems.append(problem)
@@ -407,13 +419,14 @@ def as_typed(value: Any) -> str | bool:
     if isinstance(value, float):
         if value.is_integer():
             return str(int(value))
-        return f"{value:g}".replace("e-0", "e-") if value < 1e-3 else f"{value:g}"
+        return repr(value).replace("e-0", "e-")
     return value if isinstance(value, bool) else "" if value is None else str(value)
 
 
 def form_rows() -> list[dict]:
     """What a form needs of every row, in order; `default` is as typed."""
-    names = "name label kind choices low high unit help group placeholder".split()
+    names = ("name", "label", "kind", "choices", "low", "high", "unit", "help", "group")
+    names += ("placeholder",)
     return [
         {**{name: getattr(row, name) for name in names}, "default": as_typed(row.default)}
         for row in ROWS

@@ -96,7 +96,7 @@ def judge_header(name: str, size: int, length: int, raw: bytes):
         end = max((row["data_offsets"][1] for row in rows.values()), default=0)
         tensors = {key: Tensor(row["dtype"], tuple(row["shape"])) for key, row in rows.items()}
         whole = 8 + length + int(end)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         return Problem(f"The header of {name} is damaged.", AGAIN), {}
     if not tensors:
         return Problem(f"{name} holds no weights.", AGAIN), {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inputs import patient
+from support import ROOT
 
 from musubitlx import logs
 from musubitlx.logs import Fold, blocks, read_lines, read_tail, start_of_tail, whole_size
 
-REAL = Path(os.environ.get("MUSUBI_LOGS", "/work/shared/musubi/logs"))
+REAL = Path(os.environ.get("MUSUBI_LOGS") or ROOT.parent / "shared" / "musubi" / "logs")
 REAL_LOGS = sorted(REAL.glob("*.log"))
 BAR_UPDATE = re.compile(rb"\r((?:steps|Denoising steps|[^\r\n|]*):? +\d+%\|[^\r\n]*?\])")
 
@@ -29,7 +32,7 @@ def fold(data: bytes, cuts=(), clock=lambda: 0.0) -> str:
     """The log that comes of a stream, cut into pieces at these places."""
     one, text = Fold(clock), []
     edges = [0, *sorted(cuts), len(data)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         text.append(one.feed(data[start:end])[0])
     return "".join(text) + one.end()[0]
 
@@ -203,7 +206,16 @@ def test_characters_and_codes_cut_in_two_are_put_together():
 
 @pytest.mark.parametrize(
     "code",
-    ["\x1b", "\x1b[", "\x1b[31", "\x1b]0;never ended", "\x1b[1;2A", "\x1bA", "\x1b[\x1b[", "\x07\x08"],
+    [
+        "\x1b",
+        "\x1b[",
+        "\x1b[31",
+        "\x1b]0;never ended",
+        "\x1b[1;2A",
+        "\x1bA",
+        "\x1b[\x1b[",
+        "\x07\x08",
+    ],
 )
 def test_no_code_is_left_whatever_it_is(code):
     for stream in (f"a{code}", f"a{code}\n", f"a{code}\nb\n", f"\ra{code}\n"):
@@ -230,10 +242,24 @@ def test_plain_text_is_passed_as_it_is():
     assert fold(stream.encode(), each_byte(stream.encode())) == stream
 
 
-PARTS = ["\r", "\n", "\r\n", "\x1b[A", "\x1b[K", "\x1b[31m", "\x1b]0;t\x07", "\x1b", "[", "é", "😀", " "]
+PARTS = [
+    "\r",
+    "\n",
+    "\r\n",
+    "\x1b[A",
+    "\x1b[K",
+    "\x1b[31m",
+    "\x1b]0;t\x07",
+    "\x1b",
+    "[",
+    "é",
+    "😀",
+    " ",
+]
 PARTS += ["   ", "a", "INFO: x", bar(1), bar(2), "3it [00:04,  1.37s/it]", "1", "%|", "]", "x" * 30]
 
 
+@patient
 @given(st.lists(st.sampled_from(PARTS), max_size=25), st.randoms(use_true_random=False))
 def test_how_any_stream_is_cut_changes_nothing(parts, rng):
     data = "".join(parts).encode()
@@ -244,12 +270,14 @@ def test_how_any_stream_is_cut_changes_nothing(parts, rng):
     assert whole == "" or whole.endswith("\n")
 
 
+@patient
 @given(st.binary(max_size=300), st.randoms(use_true_random=False))
 def test_how_any_bytes_are_cut_changes_nothing(data, rng):
     cuts = [n for n in each_byte(data) if rng.random() < 0.3]
     assert fold(data, cuts) == fold(data)
 
 
+@patient
 @given(st.lists(st.sampled_from(["w1", "w2", "\n", " ", bar(1), "\x1b[0m", "é"]), max_size=30))
 def test_without_carriage_returns_nothing_is_folded(parts):
     text = "".join(parts)
@@ -288,8 +316,12 @@ def test_how_a_long_line_is_cut_changes_nothing(lead, end):
     whole = fold(data)
     assert whole.count("y") == 200_000
     assert whole.endswith("after\n")
-    for size in (1000, 65_536, 65_537, 150_000):
+    for size in (1000, 65_536, 65_537, 150_000, len(lead) + 200_000):
         assert fold(data, range(size, len(data), size)) == whole
+
+
+def test_a_long_line_without_an_end_gets_one_when_the_stream_is_over():
+    assert fold(b"y" * 70_000) == fold(b"y" * 70_000, [69_000]) == "y" * 70_000 + "\n"
 
 
 @pytest.mark.parametrize("stuff", ["9", "1%|", "1 ", "[", "it [", "|", "\x1b[", "\x1b]", "1/"])
@@ -356,6 +388,7 @@ def test_a_line_longer_than_the_limit_comes_in_whole_characters(log, limit):
     assert "\ufffd" not in "".join(pieces)
 
 
+@patient
 @given(st.text(alphabet="a\né画😀", max_size=60), st.integers(4, 30))
 def test_reading_in_pieces_loses_nothing(tmp_path_factory, text, limit):
     log = tmp_path_factory.mktemp("logs") / "x.log"

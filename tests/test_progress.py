@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
 from musubitlx.logs import Fold
 from musubitlx.progress import Progress
 
-REAL = Path(os.environ.get("MUSUBI_LOGS", "/work/shared/musubi/logs"))
+REAL = Path(os.environ.get("MUSUBI_LOGS") or ROOT.parent / "shared" / "musubi" / "logs")
 needs_real_logs = pytest.mark.skipif(
     not (REAL / "train.log").is_file(),
     reason="no captured output of Musubi: name its folder in MUSUBI_LOGS",

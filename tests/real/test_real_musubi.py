@@ -54,7 +54,7 @@ def real(program):
         assert server.put(f"/api/models/{model}", path)["whole"]
     server.post("/api/projects", {"name": "ball"})
     assert server.upload("ball", pictures(4)).status_code == 201
-    server.put("/api/projects/ball/images/ball 0.jpg/caption", {"text": "a ball, \"lit\" – 画像"})
+    server.put("/api/projects/ball/images/ball 0.jpg/caption", {"text": 'a ball, "lit" – 画像'})
     return server
 
 
@@ -79,7 +79,7 @@ def test_the_real_scripts_make_caches_samples_and_a_lora(real):
 
     folder = real.home / "output/ball"
     texts = [json.loads(line) for line in (folder / "dataset.jsonl").read_text().splitlines()]
-    assert texts[0]["caption"] == "sks, a ball, \"lit\" – 画像"
+    assert texts[0]["caption"] == 'sks, a ball, "lit" – 画像'
     with safe_open(folder / "ball 0_qi_te.safetensors", "numpy") as cache:
         assert cache.metadata()["caption1"] == texts[0]["caption"]
     with safe_open(folder / "real_ball.safetensors", "numpy") as lora:

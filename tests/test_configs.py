@@ -1,0 +1,110 @@
+"""Settings kept as YAML."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from inputs import VALID, patient
+
+from musubitlx import configs
+from musubitlx.errors import Invalid, ManyInvalid, NotFound
+from musubitlx.home import Home
+from musubitlx.settings import defaults
+
+DEFAULTS = defaults()
+
+
+@patient
+@given(VALID)
+def test_what_is_saved_is_loaded_unchanged(home, valid):
+    configs.save(home, None, valid)
+    assert configs.load(home, None) == (valid, [])
+
+
+def test_a_saved_file_is_plain_yaml_with_every_setting(home):
+    path = configs.save(home, "été", {"trigger_word": "画像", "learning_rate": 1e-4})
+    assert path == home.configs / "été.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert "trigger_word: 画像" in text
+    assert yaml.safe_load(text) == {**DEFAULTS, "trigger_word": "画像", "learning_rate": 1e-4}
+
+
+def test_wrong_settings_leave_the_file_as_it_was(home):
+    path = configs.save(home, None, {"epochs": 3})
+    before = path.read_bytes()
+    with pytest.raises(ManyInvalid):
+        configs.save(home, None, {"epochs": 0})
+    assert path.read_bytes() == before
+    assert list(home.configs.iterdir()) == [path]
+
+
+def test_a_file_written_by_hand_is_read_as_meant(home):
+    text = "\ufeffvram_profile: 16\nlearning_rate: 5e-5\nresolution: 768\nsamples_enabled: yes\n"
+    text += "lora_dims: 64\r\ntrigger_word: 'no'\nepochs: 0\nold_key: 1\nseed: 2020-01-01\n2: 3\n"
+    (home.configs / "mine.yaml").write_text(text, encoding="utf-8")
+    loaded, problems = configs.load(home, "mine")
+    wanted = {"vram_profile": "16", "resolution": "768x768", "samples_enabled": True}
+    assert loaded == {**DEFAULTS, **wanted, "lora_dims": 64.0, "trigger_word": "no"}
+    assert {problem.field for problem in problems} == {"epochs", "old_key", "seed", "2"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"just text",
+        b"- a\n- b",
+        b"a: [",
+        b"\xff\xfe\x00",
+        b"!!python/object:os.system x",
+        b"a: 2020-99-99",
+        b"? [a]\n: b",
+        b"a: b: c",
+        b"a: &a [*a, *a]\nb: *c",
+        b"{" * 5000,
+        b"x: " + b"9" * 5000,
+        b"\x00",
+    ],
+)
+def test_what_is_no_settings_file_is_told_in_a_sentence(home, data):
+    (home.configs / "broken.yaml").write_bytes(data)
+    with pytest.raises(Invalid) as told:
+        configs.load(home, "broken")
+    assert "broken.yaml" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@patient
+@given(st.text(alphabet=":-[]{}&*!|>'\"%@#,? \nab1.~", max_size=60))
+def test_whatever_a_file_holds_is_read_or_told(home, text):
+    (home.configs / "fuzz.yaml").write_text(text, encoding="utf-8")
+    try:
+        loaded, _ = configs.load(home, "fuzz")
+    except Invalid:
+        return
+    assert set(loaded) == set(DEFAULTS)
+
+
+def test_what_is_not_there_is_not_found(home):
+    with pytest.raises(NotFound):
+        configs.load(home, None)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "C:x", "CON", ".x", "models", "MODELS", 5, "x\n"])
+def test_a_name_that_leads_elsewhere_is_refused(home, name):
+    (home.configs / "models.yaml").write_text("dit: /x\n")
+    for act in (lambda: configs.load(home, name), lambda: configs.save(home, name, {})):
+        with pytest.raises(Invalid) as told:
+            act()
+        assert told.value.field == "name"
+    assert (home.configs / "models.yaml").read_text() == "dit: /x\n"
+    assert not (home.root / "x.yaml").exists()
+
+
+def test_configurations_of_one_home_are_not_another_s(tmp_path):
+    one, other = Home(tmp_path / "a").make(), Home(tmp_path / "b").make()
+    configs.save(one, "x", {"epochs": 3})
+    with pytest.raises(NotFound):
+        configs.load(other, "x")

@@ -1,0 +1,280 @@
+"""Uploaded pictures: read, made fit for training, or refused with the reason."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support import picture
+
+from musubitlx import pictures
+from musubitlx.pictures import NotAPicture, admit, facts, make_thumb
+
+RED, BLUE = (220, 30, 30), (30, 30, 220)
+
+
+def halves(size=(40, 20), mode="RGB") -> Image.Image:
+    """A picture whose left half is red and whose right half is blue."""
+    image = Image.new("RGB", size, RED)
+    image.paste(BLUE, (size[0] // 2, 0, *size))
+    return image.convert(mode)
+
+
+def saved(image: Image.Image, kind: str, **more) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **more)
+    return file.getvalue()
+
+
+def take(tmp_path: Path, data: bytes) -> tuple[Image.Image, str, bytes]:
+    """What is stored of an upload: the picture, its suffix, the file."""
+    path, thumb = tmp_path / "x.part", tmp_path / "thumbs" / "x.jpg"
+    path.write_bytes(data)
+    suffix = admit(path, thumb)
+    with Image.open(thumb) as small:
+        assert small.format == "JPEG"
+        assert max(small.size) <= pictures.THUMB_PX
+    with Image.open(path) as stored:
+        stored.load()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["thumbs", "x.part"]
+        return stored.copy(), suffix, path.read_bytes()
+
+
+def near(colour, wanted, far=40) -> bool:
+    return all(abs(a - b) < far for a, b in zip(colour, wanted, strict=True))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def huge_png(side: int) -> bytes:
+    """A PNG of a few hundred bytes that says it is side x side pixels."""
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(b"\0" * 100)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "suffix"),
+    [
+        ("JPEG", "RGB", ".jpg"),
+        ("JPEG", "L", ".jpg"),
+        ("JPEG", "CMYK", ".jpg"),
+        ("PNG", "RGB", ".png"),
+        ("PNG", "L", ".png"),
+        ("PNG", "P", ".png"),
+        ("PNG", "1", ".png"),
+        ("WEBP", "RGB", ".webp"),
+        ("BMP", "RGB", ".bmp"),
+    ],
+)
+def test_what_musubi_reads_rightly_is_stored_byte_for_byte(tmp_path, kind, mode, suffix):
+    data = saved(halves(mode=mode), kind)
+    _, stored_suffix, stored = take(tmp_path, data)
+    assert (stored_suffix, stored) == (suffix, data)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize(("kind", "suffix"), [("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp")])
+def test_a_rotation_in_exif_is_applied(tmp_path, kind, suffix, orientation):
+    exif = Image.Exif()
+    exif[pictures.ORIENTATION] = orientation
+    data = saved(halves(), kind, exif=exif)
+    image, stored_suffix, stored = take(tmp_path, data)
+    assert stored != data
+    assert image.size == ((20, 40) if orientation >= 5 else (40, 20))
+    assert image.getexif().get(pictures.ORIENTATION, 1) == 1
+    red = {2: "right", 3: "right", 4: "left", 5: "top", 6: "top", 7: "bottom", 8: "bottom"}
+    width, height = image.size
+    corner = {"left": (3, height // 2), "right": (width - 4, height // 2)}
+    corner |= {"top": (width // 2, 3), "bottom": (width // 2, height - 4)}
+    assert near(image.convert("RGB").getpixel(corner[red[orientation]]), RED)
+    assert stored_suffix == (".jpg" if kind == "JPEG" else ".png")
+
+
+def test_an_exif_that_says_upright_is_left_alone(tmp_path):
+    exif = Image.Exif()
+    exif[pictures.ORIENTATION] = 1
+    data = saved(halves(), "JPEG", exif=exif)
+    assert take(tmp_path, data)[2] == data
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
+def test_what_is_transparent_becomes_white(tmp_path, kind):
+    image = halves(mode="RGBA")
+    image.paste((0, 0, 0, 0), (0, 0, 20, 20))
+    stored, suffix, _ = take(tmp_path, saved(image, kind))
+    assert (stored.mode, suffix) == ("RGB", ".png")
+    assert near(stored.getpixel((5, 10)), (255, 255, 255))
+    assert near(stored.getpixel((35, 10)), BLUE)
+
+
+def test_half_transparent_colours_are_blended(tmp_path):
+    image = Image.new("RGBA", (20, 20), (0, 0, 0, 128))
+    stored, _, _ = take(tmp_path, saved(image, "PNG"))
+    assert near(stored.getpixel((5, 5)), (127, 127, 127), 3)
+
+
+@pytest.mark.parametrize("mode", ["LA", "PA", "P"])
+def test_transparency_of_other_kinds_is_found(tmp_path, mode):
+    if mode == "P":
+        image = Image.new("P", (20, 20), 0)
+        image.putpalette([0, 0, 0, 9, 9, 9])
+        data = saved(image, "PNG", transparency=0)
+    elif mode == "PA":
+        data = saved(Image.new("RGBA", (20, 20), (0, 0, 0, 0)).convert("PA"), "TIFF")
+    else:
+        data = saved(Image.new("LA", (20, 20), (0, 0)), "PNG")
+    stored, _, _ = take(tmp_path, data)
+    assert near(stored.getpixel((5, 5)), (255, 255, 255))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF"])
+def test_what_musubi_cannot_read_becomes_png(tmp_path, kind):
+    try:
+        data = saved(halves((64, 64)), kind)
+    except (OSError, KeyError):
+        pytest.skip(f"this Pillow writes no {kind}")
+    stored, suffix, _ = take(tmp_path, data)
+    assert (stored.format, stored.mode, suffix) == (None, "RGB", ".png")
+    assert near(stored.getpixel((10, 32)), RED)
+    assert near(stored.getpixel((54, 32)), BLUE)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(tmp_path, kind):
+    first, second = Image.new("RGB", (30, 30), RED), Image.new("RGB", (30, 30), BLUE)
+    data = saved(first, kind, save_all=True, append_images=[second])
+    stored, suffix, _ = take(tmp_path, data)
+    assert (getattr(stored, "n_frames", 1), suffix) == (1, ".png")
+    assert near(stored.getpixel((5, 5)), RED)
+
+
+def test_a_photo_of_two_frames_stays_a_jpeg(tmp_path):
+    data = saved(halves(), "MPO", save_all=True, append_images=[halves()])
+    stored, suffix, file = take(tmp_path, data)
+    assert suffix == ".jpg"
+    assert near(stored.getpixel((5, 10)), RED)
+    with Image.open(io.BytesIO(file)) as image:
+        assert image.format == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "order"), [("PNG", "I;16", "<"), ("TIFF", "I;16", "<"), ("TIFF", "I;16B", ">")]
+)
+def test_16_bits_are_scaled_and_not_cut_off(tmp_path, kind, mode, order):
+    raw = struct.pack(order + "400H", *([0, 32768] * 100 + [65535, 1000] * 100))
+    image = Image.frombytes(mode, (20, 20), raw)
+    stored, suffix, _ = take(tmp_path, saved(image, kind))
+    assert (stored.mode, suffix) == ("RGB", ".png")
+    assert near(stored.getpixel((0, 0)), (0, 0, 0), 3)
+    assert near(stored.getpixel((1, 0)), (128, 128, 128), 3)
+    assert near(stored.getpixel((0, 19)), (255, 255, 255), 3)
+
+
+BAD = {
+    "nothing": b"",
+    "text": b"hello",
+    "svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script/></svg>',
+    "html": b"<!doctype html><html><script>alert(1)</script></html>",
+    "png cut": picture(1, (64, 64), "PNG")[:-900],
+    "png head": picture(1, (64, 64), "PNG")[:20],
+    "jpeg cut": picture(1, (64, 64))[:900],
+    "jpeg half": picture(1, (640, 640))[:-9000],
+    "jpeg head": b"\xff\xd8\xff\xe0",
+    "webp cut": picture(1, (64, 64), "WEBP")[:-100],
+    "gif cut": saved(halves(), "GIF")[:30],
+    "bomb": huge_png(40_000),
+    "big": huge_png(14_000),
+    "zip": b"PK\x03\x04" + b"\0" * 100,
+    "nulls": b"\0" * 5000,
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_is_no_whole_picture_is_refused_in_words(tmp_path, name):
+    path = tmp_path / "x.part"
+    path.write_bytes(BAD[name])
+    with pytest.raises(NotAPicture) as told:
+        admit(path, tmp_path / "t.jpg")
+    assert len(str(told.value)) > 10
+    assert "\n" not in str(told.value)
+    assert path.read_bytes() == BAD[name]
+    assert [*tmp_path.iterdir()] == [path]
+    with pytest.raises(NotAPicture):
+        make_thumb(path, tmp_path / "t.jpg")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_bomb_is_refused_for_its_size(tmp_path):
+    path = tmp_path / "x.part"
+    for side in (40_000, 14_000):
+        path.write_bytes(huge_png(side))
+        with pytest.raises(NotAPicture, match="pixels"):
+            admit(path, tmp_path / "t.jpg")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_a_file_damaged_anywhere_is_taken_or_told(tmp_path, kind):
+    rng, good = random.Random(kind), saved(halves((48, 32)), kind)
+    for _ in range(150):
+        data = bytearray(good)
+        for _ in range(rng.randint(1, 6)):
+            data[rng.randrange(min(len(data), 400))] = rng.randrange(256)
+        path = tmp_path / "x.part"
+        path.write_bytes(data)
+        facts(path)
+        try:
+            admit(path, tmp_path / "t.jpg")
+        except NotAPicture:
+            continue
+        assert facts(path).width > 0
+
+
+def test_a_disk_that_cannot_be_written_is_not_the_picture_s_fault(tmp_path):
+    path = tmp_path / "x.part"
+    path.write_bytes(picture(1))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        admit(path, tmp_path / "file" / "t.jpg")
+    with pytest.raises(OSError):
+        make_thumb(path, tmp_path / "file" / "t.jpg")
+
+
+def test_facts_are_of_the_picture_as_it_is_now(tmp_path):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(picture(1, (64, 48)))
+    first = facts(path)
+    assert (first.width, first.height, first.bytes) == (64, 48, path.stat().st_size)
+    path.write_bytes(picture(1, (32, 16)))
+    assert (facts(path).width, facts(path).height) == (32, 16)
+    path.write_bytes(b"no more")
+    assert facts(path) is None
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        facts(path)
+
+
+def test_a_thumbnail_is_small_upright_and_made_once(tmp_path):
+    exif = Image.Exif()
+    exif[pictures.ORIENTATION] = 6
+    path, thumb = tmp_path / "x.jpg", tmp_path / "t" / "x.jpg"
+    path.write_bytes(saved(halves((1200, 600)), "JPEG", exif=exif))
+    with Image.open(make_thumb(path, thumb)) as small:
+        assert small.size == (160, 320)
+    written = thumb.stat()
+    assert make_thumb(path, thumb).stat().st_ino == written.st_ino
+    later = written.st_mtime_ns + 1_000_000_000
+    path.write_bytes(picture(2, (100, 50)))
+    os.utime(path, ns=(later, later))
+    with Image.open(make_thumb(path, thumb)) as small:
+        assert small.size == (100, 50)
