@@ -404,7 +404,7 @@ def add_images(name: str):
         uploads.append(Upload(path, file.filename or ""))
     if not uploads:
         raise Invalid("No files came with the request.", field="files")
-    added, rejected, captioned = project.admit_all(uploads, house.server.offload)
+    added, rejected, captioned = project.admit_all(uploads, house.server.each)
     texts = text_settings()
     body = {
         "added": [describe_image(project, image, *texts) for image in added],

@@ -15,6 +15,7 @@ from musubitlx.errors import Invalid, NotFound
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent  # the folder that holds webgui.py
 
 BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
+MAX_COMPONENT_BYTES = 255  # of any name, in every usual file system
 MAX_NAME_BYTES = 120  # room for Musubi's suffixes within the 255 bytes file systems allow
 WINDOWS_DEVICES = re.compile(
     r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?"
@@ -63,16 +64,26 @@ def checked_name(name: str, *, field: str, what: str) -> str:
 
 
 def child(root: Path, name: str) -> Path:
-    """Return `root/name`; NotFound if `name` is no plain name or leads out of `root`.
+    """Return `root/name`; NotFound if `name` is hidden, or leads elsewhere than into `root`.
 
-    Links are followed: what lies outside after resolving is not there.
+    Meant for what is there: a name that people gave a file by hand may hold
+    what is refused in new ones. Links are followed, what lies outside after
+    resolving is not there.
     """
-    if name_problem(name):
+    if not _is_component(name) or (os.name == "nt" and name_problem(name)):
         raise NotFound("There is nothing by that name.")
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
         raise NotFound("There is nothing by that name.")
     return path
+
+
+def _is_component(name: object) -> bool:
+    """Whether a file in a folder can have this name, hidden ones aside."""
+    if not isinstance(name, str) or not name or name.startswith(".") or not is_storable(name):
+        return False
+    odd = any(c in "/\\" or unicodedata.category(c) == "Cc" for c in name)
+    return not odd and len(name.encode()) <= MAX_COMPONENT_BYTES
 
 
 class Home:

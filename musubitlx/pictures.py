@@ -79,7 +79,7 @@ def admit(path: Path, thumb: Path) -> str:
             _save_thumb(image, thumb)
             return suffix
     except UnidentifiedImageError:
-        raise NotAPicture("it is no image Pillow can read") from None
+        raise NotAPicture("it is not an image, or of a kind that can't be read") from None
     except Image.DecompressionBombError:  # Pillow's limit: about 179 million
         raise NotAPicture("it has too many pixels") from None
     except Exception as error:  # Pillow promises no kind: struct.error, KeyError and more were seen

@@ -176,9 +176,29 @@ class Project:
 
         Whatever happens, `received` is gone afterwards and no other file is touched.
         """
+        verified = self._verify(received)
+        if isinstance(verified, UserError):
+            raise verified
+        return self._settle(received, name, verified)
+
+    def _verify(self, received: Path) -> str | UserError:
+        """The heavy part: make a received file fit for training, and its thumbnail beside it.
+
+        Returns the suffix it must be stored under; of an error, which is
+        returned and not raised, nothing is left on the disk.
+        """
         thumb = received.with_suffix(".jpg")
         try:
-            suffix = pictures.admit(received, thumb)
+            return pictures.admit(received, thumb)
+        except (OSError, UserError) as error:
+            received.unlink(missing_ok=True)
+            thumb.unlink(missing_ok=True)
+            return error if isinstance(error, UserError) else disk_error(error)
+
+    def _settle(self, received: Path, name: str, suffix: str) -> Image:
+        """Give a verified file and its thumbnail their names."""
+        thumb = received.with_suffix(".jpg")
+        try:
             with _naming:
                 path = self.path / (self._free_stem(safe_stem(name)) + suffix)
                 received.replace(path)
@@ -203,18 +223,20 @@ class Project:
             free = f"{stem}-{number}"
         return free
 
-    def admit_all(self, uploads: list[Upload], offload: Callable = lambda work, *args: work(*args)):
+    def admit_all(self, uploads: list[Upload], each: Callable = map):
         """Take in what one request brought: images first, then the captions that belong to them.
 
         Returns (images added, [{name, reason}] rejected, names of images captioned).
-        `offload` runs the heavy part, decoding, away from the server's loop.
+        `each` is a `map` that may do the heavy part, decoding, on several cores.
         """
         added, rejected, by_stem = [], [], {}
-        for upload in uploads:
-            if upload.is_text:
-                continue
+        images = [upload for upload in uploads if not upload.is_text]
+        verified = each(self._verify, [upload.received for upload in images])
+        for upload, outcome in zip(images, verified, strict=True):
             try:
-                image = offload(self.admit, upload.received, upload.name)
+                if isinstance(outcome, UserError):
+                    raise outcome
+                image = self._settle(upload.received, upload.name, outcome)
             except UserError as error:
                 rejected.append({"name": upload.name, "reason": str(error)})
                 continue

@@ -11,14 +11,16 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 
 from musubitlx.bell import Bell
 from musubitlx.errors import UserError
 
 NAMES = ("gevent", "waitress", "flask")
 WAITRESS_THREADS = 32
+CORES = min(os.cpu_count() or 1, 8)
 SOCKET_KEY = "musubitlx.socket"  # where a request's environ holds its connection
 
 
@@ -44,6 +46,11 @@ class Server:
     def offload(self, work: Callable, *args):
         """Do heavy work without holding up others; return what it returns."""
         return work(*args)
+
+    def each(self, work: Callable, items: Iterable) -> list:
+        """Do heavy work for each item, on as many cores as there are; results in their order."""
+        with ThreadPoolExecutor(CORES, initializer=stand_back) as pool:
+            return list(pool.map(work, items))
 
     def gone(self, environ: dict) -> bool:
         """Whether the client of a request has closed its connection."""
@@ -83,15 +90,18 @@ class GeventServer(Server):
         if self._pool is None:
             from gevent.threadpool import ThreadPool
 
-            self._pool = ThreadPool(4)
+            self._pool = ThreadPool(CORES + 1)
         return self._pool.apply(work, args)
+
+    def each(self, work: Callable, items: Iterable) -> list:
+        return self.offload(super().each, work, items)
 
     def bind(self, app, host: str, port: int) -> int:
         from gevent.pywsgi import WSGIHandler, WSGIServer
 
         class Handler(WSGIHandler):
             def handle(self):
-                # Else a small answer waits up to 40 ms for the client to acknowledge the one before.
+                # Else a small answer waits up to 40 ms until the one before is acknowledged.
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 super().handle()
 
@@ -167,6 +177,12 @@ class FlaskServer(Server):
 
     def serve(self) -> None:
         self._server.serve_forever()
+
+
+def stand_back() -> None:
+    """Give this thread less of the processor than the one that serves (Linux, per thread)."""
+    with suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 KINDS = {"gevent": GeventServer, "waitress": WaitressServer, "flask": FlaskServer}

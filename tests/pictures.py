@@ -26,7 +26,7 @@ SETTINGS = {
     "sample_prompt_text": "{{trigger}}, a red ball on a soft background\n{{trigger}}, a red ball",
     "sample_at_first": True,
 }
-VIEWS = {"page": (1366, 900, "dark"), "page-light": (1366, 900, "light"), "phone": (390, 844, "dark")}
+SIZES = {"page": (1366, 900), "page-light": (1366, 900), "phone": (390, 844)}
 
 
 def prepare(server: Program) -> None:
@@ -52,7 +52,8 @@ def take(server: Program) -> None:
             executable_path=os.environ.get("MUSUBITLX_CHROMIUM", "/usr/bin/chromium"),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
-        for name, (width, height, scheme) in VIEWS.items():
+        for name, (width, height) in SIZES.items():
+            scheme = "light" if name.endswith("light") else "dark"
             size = {"width": width, "height": height}
             page = browser.new_page(viewport=size, color_scheme=scheme)
             page.goto(server.url + "/?project=red%20ball")

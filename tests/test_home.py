@@ -37,8 +37,36 @@ def test_a_name_that_is_no_plain_file_name_is_refused_everywhere(home, name):
     with pytest.raises(Invalid) as told:
         home.project(name)
     assert told.value.field == "output_dir"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "...",
+        ".a",
+        "a/b",
+        "/etc",
+        "a\\b",
+        "\x00",
+        "a\nb",
+        "\ud800",
+        "x" * 256,
+        None,
+        5,
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_not_there(home, name):
     with pytest.raises(NotFound):
         child(home.output, name)
+
+
+def test_a_file_named_by_hand_can_be_opened(home):
+    for name in ("img [1].png", "what?.png", "a:b.png", " blank.png", "x" * 200):
+        (home.output / name).write_text("x")
+        assert child(home.output, name).read_text() == "x"
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -52,6 +52,7 @@ class LoraLinear:
         self.gradients: dict[str, np.ndarray] = {}
 
     def forward(self, x: np.ndarray) -> np.ndarray:
+        """Map rows (n, inputs) to rows (n, outputs), and remember what `backward` needs."""
         self._x = x
         self._low = x @ self.values["down"].T
         for factor in self.weight:
@@ -75,6 +76,7 @@ class Block:
         self.inner, self.outer = inner, outer
 
     def forward(self, h: np.ndarray) -> np.ndarray:
+        """Map rows (n, HIDDEN) to rows of the same shape."""
         self._norm = Norm()
         z = self.inner.forward(self._norm.forward(h))
         gate = 1 / (1 + np.exp(-np.clip(z, -60, 60)))
@@ -82,6 +84,7 @@ class Block:
         return h + self.outer.forward(z * gate)
 
     def backward(self, gradient: np.ndarray) -> np.ndarray:
+        """Store the gradients of both layers; return the one of the input."""
         inner = self.inner.backward(self.outer.backward(gradient) * self._slope)
         return gradient + self._norm.backward(inner)
 
@@ -90,11 +93,13 @@ class Norm:
     """Each row divided by its root mean square."""
 
     def forward(self, h: np.ndarray) -> np.ndarray:
+        """Map rows to rows of root mean square 1."""
         self._rate = 1 / np.sqrt(np.mean(h * h, axis=1, keepdims=True) + 1e-6)
         self._y = h * self._rate
         return self._y
 
     def backward(self, gradient: np.ndarray) -> np.ndarray:
+        """Return the gradient of the input."""
         along = np.mean(gradient * self._y, axis=1, keepdims=True)
         return self._rate * (gradient - self._y * along)
 
