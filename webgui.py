@@ -481,7 +481,7 @@ def check():
     except Invalid as error:
         errors = error.as_dict().get("errors") or [error.as_dict()]
         return {"errors": errors, "warnings": [], "stages": [], "steps": None, "estimate": None}
-    return commands.check(house.home, house.trainer(), parsed).as_dict()
+    return house.server.offload(commands.check, house.home, house.trainer(), parsed).as_dict()
 
 
 @routes.post("/api/projects/<name>/train")
@@ -489,7 +489,7 @@ def train(name: str):
     """Queue a training run with the posted settings."""
     project = open_project(name)
     parsed = settings.parse(settings_of(json_body(), project.name))
-    plan = commands.plan_training(house.home, house.trainer(), parsed)
+    plan = house.server.offload(commands.plan_training, house.home, house.trainer(), parsed)
     job = house.jobs.submit(plan)
     with suppress(OSError, UserError):
         configs.save(house.home, None, parsed)

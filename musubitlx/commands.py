@@ -78,6 +78,7 @@ def check(home: Home, trainer: Trainer, settings: Settings) -> Check:
     readable = [image for image in images if image.facts]
     found.errors += _image_errors(images)
     found.errors += _place_errors(home)
+    found.errors += _python_errors(trainer)
     found.warnings += _image_warnings(readable, settings)
     paths = _model_paths(home, trainer, found)
     flags = _flags(settings, found)
@@ -167,6 +168,24 @@ def _place_errors(home: Home) -> list[UserError]:
             f"The path {home.output} contains one of [ ] * ?, and Musubi finds no caches there.",
             field="output_dir",
             hint="Move the home folder, or start with --home and another folder.",
+        )
+    ]
+
+
+def _python_errors(trainer: Trainer) -> list[UserError]:
+    """What the interpreter that runs Musubi lacks; the practice trainer runs in ours."""
+    missing = None if trainer.practice else musubi.missing_packages(trainer)
+    if trainer.practice or missing == []:
+        return []
+    text = f"The Python for Musubi Tuner ({trainer.python}) can't be started."
+    if missing:
+        text = f"The Python for Musubi Tuner ({trainer.python}) lacks {', '.join(missing)}."
+    return [
+        Invalid(
+            text,
+            field="musubi",
+            hint="Install Musubi Tuner as its README says, or name the interpreter of its "
+            "environment in MUSUBI_PYTHON, then start MusubiTLX again.",
         )
     ]
 

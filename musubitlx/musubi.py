@@ -7,9 +7,12 @@ import difflib
 import os
 import re
 import shlex
+import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,7 +53,8 @@ def find(home: Home, *, practice: bool = False) -> Trainer:
 
     Looked for in MUSUBI_DIR (which must then hold it: Invalid otherwise), the
     home folder itself, `musubi-tuner/` in it and beside it. MUSUBI_PYTHON
-    names the interpreter; without it, it is the one that runs this.
+    names the interpreter; without it, it is that of a virtual environment in
+    Musubi's folder, else the one that runs this.
     """
     if practice:
         return _practice("it was asked for")
@@ -75,8 +79,15 @@ def _holds_musubi(folder: Path) -> bool:
 
 def _real(folder: Path) -> Trainer:
     source = folder / "src"
-    python = os.environ.get("MUSUBI_PYTHON") or sys.executable
+    python = os.environ.get("MUSUBI_PYTHON") or _own_python(folder) or sys.executable
     return Trainer(False, source / "musubi_tuner", source, python, _version(folder))
+
+
+def _own_python(folder: Path) -> str | None:
+    """The interpreter of a virtual environment in Musubi's folder, as its README makes them."""
+    inside = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+    found = (folder / name / inside for name in (".venv", "venv"))
+    return next((str(python) for python in found if python.is_file()), None)
 
 
 def _practice(reason: str) -> Trainer:
@@ -91,6 +102,37 @@ def _version(folder: Path) -> str | None:
         return None
     found = re.search(r'(?m)^version\s*=\s*"([^"]+)"', text)
     return found[1] if found else None
+
+
+# -- what its interpreter has ----------------------------------------------------------------------
+
+PACKAGES = ("torch", "accelerate", "diffusers", "transformers", "safetensors")  # heavy or first
+PACKAGES_S = 30.0  # so long an answer holds; asking starts an interpreter, some 50 ms
+
+
+def missing_packages(trainer: Trainer) -> list[str] | None:
+    """Which of Musubi's packages its interpreter lacks, without importing them.
+
+    None when the interpreter itself can't be started. Remembered for half a minute.
+    """
+    return _missing(trainer.python, str(trainer.source), int(time.monotonic() / PACKAGES_S))
+
+
+@lru_cache(maxsize=8)
+def _missing(python: str, source: str, _now: int) -> list[str] | None:
+    ask = "import sys, importlib.util as u; print(*[n for n in sys.argv[1:] if not u.find_spec(n)])"
+    try:
+        answer = subprocess.run(
+            [python, "-c", ask, *PACKAGES],
+            env={**os.environ, "PYTHONPATH": source},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.split() if answer.returncode == 0 else None
 
 
 # -- the line of advanced flags -------------------------------------------------------------------

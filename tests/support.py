@@ -249,11 +249,15 @@ def stand_in(folder: Path, **scripts: str) -> dict[str, str]:
     `latents`, `text_encoder`, `train` name what the three scripts do: a file of
     tests/standins/ without .py; left out they do what they should, quickly.
     """
+    from musubitlx.musubi import PACKAGES
     from musubitlx.options import LATENTS, TEXT_ENCODER, TRAIN
 
     package = folder / "src" / "musubi_tuner"
     package.mkdir(parents=True)
     (folder / "pyproject.toml").write_text('[project]\nname = "stand-in"\nversion = "0.3.4"\n')
+    for name in PACKAGES:  # empty ones pass for those of Musubi's environment
+        (package.parent / name).mkdir()
+        (package.parent / name / "__init__.py").touch()
     names = {"latents": LATENTS, "text_encoder": TEXT_ENCODER, "train": TRAIN}
     for stage, script in names.items():
         text = (STANDINS / f"{scripts.get(stage, 'good')}.py").read_text()

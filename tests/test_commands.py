@@ -39,8 +39,9 @@ def practice(home) -> musubi.Trainer:
 
 
 @pytest.fixture
-def real(practice) -> musubi.Trainer:
-    """What find() gives where Musubi is."""
+def real(practice, monkeypatch) -> musubi.Trainer:
+    """What find() gives where Musubi is, with all its packages."""
+    monkeypatch.setattr(musubi, "missing_packages", lambda trainer: [])
     return replace(
         practice, practice=False, python="/opt/python", scripts=Path("/m/src/musubi_tuner")
     )

@@ -75,6 +75,22 @@ def test_practice_can_be_asked_for(home, tmp_path, monkeypatch):
     assert found.python == sys.executable
 
 
+def test_the_environment_in_musubis_folder_is_taken(tmp_path, home, monkeypatch):
+    folder = home.root / "musubi-tuner"
+    script = folder / "src" / "musubi_tuner" / "qwen_image_train_network.py"
+    python = folder / "venv" / "bin" / "python"
+    for path in (script, python):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert musubi.find(home).python == str(python)
+    assert musubi.missing_packages(musubi.find(home)) is None  # it can't be started
+    monkeypatch.setenv("MUSUBI_PYTHON", sys.executable)
+    (folder / "src" / "torch").mkdir()
+    (folder / "src" / "torch" / "__init__.py").touch()
+    missing = musubi.missing_packages(musubi.find(home))
+    assert missing is not None and "torch" not in missing
+
+
 @pytest.mark.parametrize("text", [None, "", "no version\n", b"\xff"])
 def test_a_musubi_without_a_version_is_one_all_the_same(home, text):
     stand_in(home.root)

@@ -197,6 +197,18 @@ def test_a_missing_model_file_is_told_before_anything_starts(with_stand_in):
     assert models["vae"]["whole"]
 
 
+def test_an_interpreter_without_musubis_packages_is_told_before_the_start(with_stand_in, tmp_path):
+    server = with_stand_in()
+    assert server.post("/api/check", {"project": "ball", "settings": SMALL})["errors"] == []
+    server.stop()
+    (tmp_path / "musubi/src/torch/__init__.py").unlink()
+    (tmp_path / "musubi/src/torch").rmdir()
+    server.start()
+    answer = server.call("POST", "/api/projects/ball/train", json={"settings": SMALL})
+    assert answer.status_code == 422 and answer.json()["field"] == "musubi"
+    assert "lacks torch" in answer.json()["error"] and "MUSUBI_PYTHON" in answer.json()["hint"]
+
+
 def test_settings_survive_as_yaml(live_server):
     live_server.put("/api/config", {"settings": {**SMALL, "learning_rate": "1e-4"}})
     text = (live_server.home / "configs/last_config.yaml").read_text()
