@@ -7,7 +7,6 @@ import gzip
 import json
 import os
 import platform
-import shutil
 import signal
 import sys
 import threading
@@ -52,7 +51,7 @@ from musubitlx import (
 from musubitlx.access import Access, Visit, addresses, is_loopback
 from musubitlx.assets import Assets
 from musubitlx.bell import Bell
-from musubitlx.errors import Conflict, DiskFull, Invalid, NotFound, UserError
+from musubitlx.errors import Conflict, DiskFull, Invalid, NotFound, TooLarge, UserError
 from musubitlx.home import PACKAGE_ROOT, Home, read_json, write_json
 from musubitlx.jobs import Job, Jobs
 from musubitlx.lease import Lease
@@ -74,15 +73,32 @@ HEADERS = {
 FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "Via")
 
 
+class ReceivedFile:
+    """A file being received: after each piece others have their turn."""
+
+    def __init__(self, file, nap):
+        self._file, self._nap = file, nap
+
+    def write(self, data: bytes) -> int:
+        """Write a piece."""
+        self._nap(0)
+        return self._file.write(data)
+
+    def __getattr__(self, name: str):
+        return getattr(self._file, name)
+
+
 class UploadRequest(Request):
     """A request whose files are written where they will be needed, not to a temporary folder."""
 
     def _get_file_stream(
         self, total_content_length, content_type, filename=None, content_length=None
     ):
+        if "project" not in g:
+            raise Invalid("Files are not taken at this address.")
         path = g.project.incoming()
         g.received.append(path)
-        return path.open("w+b")
+        return ReceivedFile(path.open("w+b"), house.server.nap)
 
 
 @dataclass
@@ -128,7 +144,14 @@ def create_app(
         bell=bell,
         poller=poller,
         assets=Assets(PACKAGE_ROOT / "static"),
-        feed=events.Feed(home, jobs, bell, describe=describe_job, snapshot=poller.snapshot),
+        feed=events.Feed(
+            home,
+            jobs,
+            bell,
+            describe=describe_job,
+            describe_sample=describe_sample,
+            snapshot=lambda: server.offload(poller.snapshot),
+        ),
     )
     app.register_blueprint(routes)
     return app
@@ -154,8 +177,6 @@ def let_in():
         rest = [(k, v) for k, v in request.args.items(multi=True) if k != "token"]
         target = request.path + ("?" + urlencode(rest) if rest else "")
         return with_cookie(redirect(target), request.args["token"])
-    if request.mimetype == "application/json" and (request.content_length or 0) > JSON_BYTES:
-        raise Invalid("The request is too long.")
     return None
 
 
@@ -193,10 +214,13 @@ def show_http_error(error: HTTPException):
 
 @routes.app_errorhandler(OSError)
 def show_disk_error(error: OSError):
-    """A disk that is full or can't be written; told in the log too."""
+    """What the disk or the system refused; told in the log too."""
     traceback.print_exception(error)
     told = projects.disk_error(error)
-    return show_error(told.as_dict(), told.http_status if isinstance(told, DiskFull) else 500)
+    if isinstance(told, DiskFull):
+        return show_error(told.as_dict(), told.http_status)
+    text = f"The disk or the system refused: {error.strerror or error}."
+    return show_error({"error": text, "field": None, "hint": None}, 500)
 
 
 @routes.app_errorhandler(Exception)
@@ -304,7 +328,7 @@ def healthz():
 @routes.get("/api/state")
 def state():
     """All the page needs to draw itself."""
-    found, memory = house.trainer(), house.poller.snapshot()
+    found, memory = house.trainer(), house.server.offload(house.poller.snapshot)
     return {
         "version": __version__,
         "server": house.server.name,
@@ -326,7 +350,7 @@ def state():
 @routes.get("/api/resources")
 def show_resources():
     """RAM, VRAM and disk."""
-    return house.poller.snapshot()
+    return house.server.offload(house.poller.snapshot)
 
 
 @routes.get("/api/config")
@@ -397,11 +421,10 @@ def add_images(name: str):
     g.project = project = open_project(name, must_exist=False)
     check_room(project, request.content_length or 0)
     project.make()
-    files = request.files.getlist("files")
     uploads = []
-    for file, path in zip(files, g.received, strict=False):
+    for file in request.files.getlist("files"):
         file.stream.close()
-        uploads.append(Upload(path, file.filename or ""))
+        uploads.append(Upload(Path(file.stream.name), file.filename or ""))
     if not uploads:
         raise Invalid("No files came with the request.", field="files")
     added, rejected, captioned = project.admit_all(uploads, house.server.each)
@@ -455,7 +478,8 @@ def save_caption(name: str, image: str):
 @routes.get("/api/projects/<name>/samples")
 def show_samples(name: str):
     """The sample images."""
-    return {"samples": open_project(name).samples()}
+    project = open_project(name)
+    return {"samples": [describe_sample(project, sample) for sample in project.samples()]}
 
 
 @routes.get("/api/projects/<name>/files/<file>")
@@ -476,23 +500,18 @@ def check():
     """What would go wrong, what would run, and how many steps."""
     body = json_body()
     given = settings_of(body, body.get("project"))
-    try:
-        parsed = settings.parse(given)
-    except Invalid as error:
-        errors = error.as_dict().get("errors") or [error.as_dict()]
-        return {"errors": errors, "warnings": [], "stages": [], "steps": None, "estimate": None}
-    return house.server.offload(commands.check, house.home, house.trainer(), parsed).as_dict()
+    return house.server.offload(commands.check, house.home, house.trainer(), given).as_dict()
 
 
 @routes.post("/api/projects/<name>/train")
 def train(name: str):
     """Queue a training run with the posted settings."""
     project = open_project(name)
-    parsed = settings.parse(settings_of(json_body(), project.name))
-    plan = house.server.offload(commands.plan_training, house.home, house.trainer(), parsed)
+    given = settings_of(json_body(), project.name)
+    plan = house.server.offload(commands.plan_training, house.home, house.trainer(), given)
     job = house.jobs.submit(plan)
     with suppress(OSError, UserError):
-        configs.save(house.home, None, parsed)
+        configs.save(house.home, None, plan.settings)
     house.bell.ring()
     return describe_job(job), 202
 
@@ -577,7 +596,6 @@ SENTENCES = {
     404: "There is nothing at this address.",
     405: "This address can't be used that way.",
     413: "The request is too large.",
-    415: "The request must be JSON.",
 }
 
 
@@ -621,8 +639,11 @@ def local_path(target: str | None) -> str:
 
 def json_body() -> dict:
     """The JSON object of a request; UserError if it is something else."""
+    data = request.stream.read(JSON_BYTES + 1)
+    if len(data) > JSON_BYTES:
+        raise TooLarge(f"The request is longer than {JSON_BYTES // 1_000_000} MB.")
     try:
-        body = json.loads(request.get_data())
+        body = json.loads(data)
     except (ValueError, RecursionError):
         raise UserError("The request is no valid JSON.") from None
     if not isinstance(body, dict):
@@ -653,8 +674,8 @@ def whole_number(name: str, default: int) -> int:
 
 def check_room(project: Project, size: int) -> None:
     """Raise DiskFull if an upload of `size` bytes would not leave the disk its reserve."""
-    free = shutil.disk_usage(project.home.output).free
-    if size + RESERVE_BYTES > free:
+    free = resources.disk(project.home.output)["free"]
+    if free is not None and size + RESERVE_BYTES > free:
         raise DiskFull(
             f"The upload has {size / 1e6:.0f} MB; only {free / 1e6:.0f} MB of the disk are free.",
             hint="Free some space, then try again.",
@@ -673,9 +694,6 @@ def describe_image(project: Project, image: Image, trigger: str, prompt: str) ->
     """One image as the HTTP contract shows it."""
     url = path_of("api", "projects", project.name, "images", image.name)
     facts = image.facts
-    warnings = [] if facts else ["This file can't be read as an image."]
-    if facts and min(facts.width, facts.height) < projects.SMALL_PX:
-        warnings.append(f"Only {facts.width}x{facts.height} pixels: it will be enlarged.")
     version = f"?v={image.path.stat().st_mtime_ns:x}"
     return {
         "name": image.name,
@@ -684,7 +702,7 @@ def describe_image(project: Project, image: Image, trigger: str, prompt: str) ->
         "bytes": facts.bytes if facts else None,
         "caption": image.caption,
         "final_text": image.final_text(trigger, prompt),
-        "warnings": warnings,
+        "warnings": image.warnings,
         "url": url + version,
         "thumb": url + "/thumb" + version,
     }
@@ -695,6 +713,12 @@ def describe_file(project: Project, path: Path) -> dict:
     info = path.stat()
     url = path_of("api", "projects", project.name, "files", path.name)
     return {"name": path.name, "url": url, "bytes": info.st_size, "modified": info.st_mtime}
+
+
+def describe_sample(project: Project, sample: dict) -> dict:
+    """One sample image with its addresses."""
+    url = path_of("api", "projects", project.name, "files", sample["name"])
+    return {**sample, "url": url, "thumb": f"{url}?thumb=1"}
 
 
 def describe_job(job: Job) -> dict:
@@ -814,7 +838,7 @@ def keep_house(jobs: Jobs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to end; returns the exit code."""
-    home = Home(arguments.home).make()
+    home = open_home(arguments.home)
     lease = Lease(home.jobs / "server.lock")
     if not lease.take():
         where = (read_json(home.server_record) or {}).get("url", "see its window")
@@ -841,6 +865,17 @@ def run(arguments: argparse.Namespace) -> int:
     end_on_signals(home)
     server.serve()
     return 0
+
+
+def open_home(folder: str) -> Home:
+    """The home folder, made if need be; UserError if that can't be done."""
+    try:
+        return Home(folder).make()
+    except OSError as error:
+        raise UserError(
+            f"The home folder {folder} can't be used: {error.strerror}.",
+            hint="Name another one with --home.",
+        ) from error
 
 
 def record_of(host: str, port: int, url: str, bell: Bell) -> dict:

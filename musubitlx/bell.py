@@ -13,8 +13,6 @@ from contextlib import suppress
 
 from musubitlx.home import Home, read_json
 
-EVERY_S = 0.002  # at most one datagram in this time
-
 
 class Ringer:
     """Rings the server's bell, if there is a server. Never waits, never fails."""

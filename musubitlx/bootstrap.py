@@ -61,7 +61,7 @@ class Option:
 
     def as_given(self, chosen: argparse.Namespace) -> list[str]:
         """The flag as webgui.py wants it, if it was given."""
-        value = getattr(chosen, self.flag.lstrip("-"))
+        value = getattr(chosen, self.flag.lstrip("-").replace("-", "_"))
         return [] if not value else [self.flag] if self.metavar is None else [self.flag, value]
 
 
@@ -69,6 +69,10 @@ OPTIONS = [
     Option("--home", "MUSUBITLX_HOME", "where output/ and configs/ lie (this folder)", "DIR"),
     Option("--host", "MUSUBITLX_HOST", "address to listen on (0.0.0.0)", "H", servers=True),
     Option("--port", "MUSUBITLX_PORT", "port to listen on (5000)", "P", servers=True),
+    Option("--server", "MUSUBITLX_SERVER", "gevent, waitress or flask (auto)", "S", servers=True),
+    Option("--token", "MUSUBITLX_TOKEN", "the access token to use", "T", servers=True),
+    Option("--no-token", "MUSUBITLX_NO_TOKEN", "let everyone in", servers=True),
+    Option("--allow-host", "MUSUBITLX_ALLOW_HOST", "a name of this machine", "NAME", servers=True),
     Option("--practice", "MUSUBITLX_PRACTICE", "use the practice trainer", servers=True),
     Option("--open", "MUSUBITLX_OPEN", "open the page in a browser", servers=True),
     Option("--venv", "MUSUBITLX_VENV", "virtual environment to use or make (venv/)", "DIR"),

@@ -22,6 +22,7 @@ from musubitlx.musubi import Trainer
 from musubitlx.options import LATENTS, TEXT_ENCODER, TRAIN
 from musubitlx.projects import Image, Project, as_jsonl
 from musubitlx.settings import Settings
+from musubitlx.settings import read as read_settings
 
 QUEUE = "gpu0"
 MODEL_VERSION = "original"
@@ -70,13 +71,19 @@ class Check:
         }
 
 
-def check(home: Home, trainer: Trainer, settings: Settings) -> Check:
-    """Look for everything that would fail later, and build the job; nothing is written."""
-    found = Check()
+def check(home: Home, trainer: Trainer, given: object) -> Check:
+    """Look for everything that would fail later, wrong settings included, and build the job.
+
+    Nothing is written. A setting that is wrong is looked at no further, and
+    without a job that could run there are no stages.
+    """
+    settings, wrong = read_settings(given)
+    found = Check(errors=list(wrong))
     project = Project(home, settings["output_dir"])
     images = project.images()
     readable = [image for image in images if image.facts]
-    found.errors += _image_errors(images)
+    if "output_dir" not in [error.field for error in wrong]:
+        found.errors += _image_errors(images)
     found.errors += _place_errors(home)
     found.errors += _python_errors(trainer)
     found.warnings += _image_warnings(readable, settings)
@@ -94,15 +101,17 @@ def check(home: Home, trainer: Trainer, settings: Settings) -> Check:
     if readable:
         sizes = [(image.facts.width, image.facts.height) for image in readable]
         found.estimate = estimate.steps(settings, sizes)
-    found.plan = build(project, readable, settings, trainer, paths, flags)
+    if not wrong:
+        found.plan = build(project, readable, settings, trainer, paths, flags)
     return found
 
 
-def plan_training(home: Home, trainer: Trainer, settings: Settings) -> Plan:
+def plan_training(home: Home, trainer: Trainer, given: object) -> Plan:
     """The job of a training run, or ManyInvalid with everything that stands in its way."""
-    found = check(home, trainer, settings)
+    found = check(home, trainer, given)
     if found.errors:
         raise ManyInvalid(found.errors)
+    settings = found.plan.settings
     _take_log(found.plan, Project(home, settings["output_dir"]).path, settings["output_name"])
     return found.plan
 
@@ -111,12 +120,13 @@ def _take_log(plan: Plan, folder: Path, name: str) -> None:
     """Create the log, so that it is this run's alone: two may be started in one second."""
     started = time.time()
     while True:
+        path = log_path(folder, name, started)
         try:
-            log_path(folder, name, started).open("x").close()
+            path.open("x").close()
         except FileExistsError:
             started += 1
         else:
-            plan.log = str(log_path(folder, name, started))
+            plan.log = str(path)
             return
 
 
@@ -309,7 +319,6 @@ def build(
             _text_encoder(trainer, config, images, settings, models_at),
             _training(trainer, config, folder, settings, models_at, flags),
         ],
-        log=str(log_path(folder, name, time.time())),
         files=files,
         inputs=[str(image.path) for image in images],
         results=[lora],

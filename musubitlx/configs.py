@@ -1,4 +1,4 @@
-"""Settings kept as YAML under configs/: the last ones, a draft of the form, and named ones."""
+"""Settings kept as YAML under configs/: the last ones, a draft for each folder, and named ones."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from musubitlx.errors import Invalid, NotFound
 from musubitlx.home import Home, checked_name, write_text
 
 LAST = "last_config"
+DRAFT = "draft-"
 RESERVED = {"models"}  # configs/models.yaml is not settings
 MAX_BYTES = 200_000
 
 
 def path_of(home: Home, name: str | None) -> Path:
-    """Where the settings of that name lie; Invalid for a name that can't be used."""
+    """Where the settings of that name lie; Invalid for a name that can't be used.
+
+    `draft-<folder>` is the form as it stands for an output folder, kept apart
+    from what people named.
+    """
+    if isinstance(name, str) and name.startswith(DRAFT):
+        folder = checked_name(name[len(DRAFT) :], field="name", what="Draft")
+        return home.configs / "drafts" / f"{folder}.yaml"
     name = checked_name(name or LAST, field="name", what="Configuration")
     if name.casefold() in RESERVED:
         raise Invalid("This name is taken. Choose another one.", field="name")
@@ -28,6 +36,7 @@ def save(home: Home, name: str | None, given: object) -> Path:
     path = path_of(home, name)
     checked = settings.parse(given)
     text = yaml.safe_dump(checked, allow_unicode=True, sort_keys=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "# MusubiTLX training settings\n" + text)
     return path
 

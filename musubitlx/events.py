@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from musubitlx.bell import Bell
@@ -26,12 +27,13 @@ from musubitlx.projects import Project
 LOOK_S = 0.25  # how often a stream looks without being woken, also whether its client has gone
 HEARTBEAT_S = 15.0
 STATUS_S = 0.2  # a job's state is told at most this often while it runs
-QUEUE_S = 1.0  # how often the other jobs are looked at
+QUEUE_S = 1.0  # how often the other jobs are looked at; one look serves all viewers
 RESOURCES_S = 3.0
 SAMPLES_S = 0.5
 RETRY_MS = 1000
 EVENT_ID = re.compile(r"(?P<job>[\w-]{1,80}):(?P<offset>\d{1,15})")
 REMEMBERED = 32  # pieces of log that viewers at the same place share
+SHARED_S = 0.02  # so long viewers share one look at a job
 
 
 def event(name: str, data: object, event_id: str | None = None) -> bytes:
@@ -40,11 +42,21 @@ def event(name: str, data: object, event_id: str | None = None) -> bytes:
     return f"{head}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
+@dataclass(frozen=True)
+class Look:
+    """A job as it was read at one moment, and what the page is told of it."""
+
+    job: Job
+    ended: bool
+    told: dict
+    at: float  # monotonic seconds
+
+
 class Feed:
     """What all streams of a server share.
 
-    `describe` turns a job into what the page is told of it; `snapshot` gives the
-    memory figures of now.
+    `describe` and `describe_sample` turn a job or a sample into what the page is
+    told of it; `snapshot` gives the memory figures of now.
     """
 
     def __init__(
@@ -54,10 +66,13 @@ class Feed:
         bell: Bell,
         *,
         describe: Callable[[Job], dict],
+        describe_sample: Callable[[Project, dict], dict],
         snapshot: Callable[[], dict],
     ):
         self.home, self.jobs, self.bell = home, jobs, bell
-        self.describe, self.snapshot = describe, snapshot
+        self.describe, self.describe_sample, self.snapshot = describe, describe_sample, snapshot
+        self._looks: dict[str, Look] = {}
+        self._all: tuple[float, list[Job]] = (float("-inf"), [])
         self._pieces: OrderedDict[tuple, tuple[bytes, int]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -92,6 +107,26 @@ class Feed:
             if gone():
                 return
 
+    def look(self, job_id: str) -> Look:
+        """The job as it was within the last 20 ms; NotFound if it is not there any more."""
+        now = time.monotonic()
+        known = self._looks.get(job_id)
+        if known is None or now - known.at > SHARED_S:
+            job = self.jobs.get(job_id)
+            told = self.describe(job)
+            known = Look(job, told["state"] in ENDED, told, now)
+            if len(self._looks) > REMEMBERED:
+                self._looks.clear()
+            self._looks[job_id] = known
+        return known
+
+    def all_jobs(self) -> list[Job]:
+        """Every job, as they were within the last half second."""
+        now = time.monotonic()
+        if now - self._all[0] > QUEUE_S / 2:
+            self._all = (now, self.jobs.all())
+        return self._all[1]
+
     def log_piece(self, job: Job, offset: int, skipped: int) -> tuple[bytes, int]:
         """The next log event after `offset` and the offset after it; empty when there is no more.
 
@@ -120,13 +155,14 @@ class View:
     def __init__(self, feed: Feed, job_id: str | None, last_id: str | None):
         self._feed = feed
         self._fixed = job_id
-        self._job: Job | None = None
+        self._job: Job | None = None  # the one that is followed
+        self._look: Look | None = None  # how it was at the last look
         self._offset = self._skipped = 0
         self.behind = False
         self._told_job: dict | None = None
         self._told_bar: str | None = None
         self._told_states: dict[str, tuple] = {}
-        self._told_samples: set[str] = set()
+        self._told_samples: set[tuple[str, str]] = set()
         self._samples_stamp: object = None
         self._at = dict.fromkeys(("job", "queue", "resources", "samples"), float("-inf"))
         self._resume(last_id)
@@ -137,10 +173,10 @@ class View:
         found: list[bytes] = []
         if self._job is not None:
             with suppress(UserError):
-                self._job = self._feed.jobs.get(self._job.id)  # before the log, see below
-            found += self._log()
-            found += self._samples()
-            found += self._state()
+                self._look = self._feed.look(self._job.id)  # before the log, see _state
+                found += self._log()
+                found += self._samples()
+                found += self._state()
         found += self._others()
         found += self._resources()
         return found
@@ -176,7 +212,7 @@ class View:
 
     def _newest(self) -> Job | None:
         """The GPU job that runs, else the one that ran last, else the next in the queue."""
-        gpu = [job for job in self._feed.jobs.all() if job.queue != "net"]
+        gpu = [job for job in self._feed.all_jobs() if job.queue != "net"]
         running = [job for job in gpu if job.state == RUNNING]
         begun = [job for job in gpu if job.state != QUEUED]
         queued = sorted((job for job in gpu if job.state == QUEUED), key=lambda job: job.place)
@@ -208,18 +244,16 @@ class View:
 
         The job was read before the log: what it wrote before it ended is there.
         """
-        ended = self._job.ended
+        ended, told, found = self._look.ended, self._look.told, []
         if (ended and self.behind) or (not ended and not self._due("job", STATUS_S)):
             return []
-        told, found = self._feed.describe(self._job), []
-        bar = told.pop("bar")
-        if bar != self._told_bar:
-            found.append(event("bar", {"job": self._job.id, "text": bar or ""}))
-            self._told_bar = bar
-        if told != self._told_job:
-            found.append(event("job", {**told, "bar": bar}))
+        if told["bar"] != self._told_bar:
+            self._told_bar = told["bar"]
+            found.append(event("bar", {"job": self._job.id, "text": told["bar"] or ""}))
+        if self._told_job is None or {**told, "bar": None} != {**self._told_job, "bar": None}:
             self._told_job = told
-            self._told_states[self._job.id] = _state_of(self._job)
+            self._told_states[self._job.id] = (told["state"], told["stopping"])
+            found.append(event("job", told))
         return found
 
     def _others(self) -> list[bytes]:
@@ -227,7 +261,7 @@ class View:
         if not self._due("queue", QUEUE_S):
             return []
         found = []
-        for job in self._feed.jobs.all():
+        for job in self._feed.all_jobs():
             state = _state_of(job)
             if job.id == (self._job and self._job.id) or self._told_states.get(job.id) == state:
                 continue
@@ -243,7 +277,7 @@ class View:
 
     def _samples(self) -> list[bytes]:
         """Sample images that appeared; at first those that are there, and all before the end."""
-        ending = self._job.ended and (self._told_job or {}).get("state") not in ENDED
+        ending = self._look.ended and (self._told_job or {}).get("state") not in ENDED
         if not self._job.project or not (ending or self._due("samples", SAMPLES_S)):
             return []
         project = Project(self._feed.home, self._job.project)
@@ -251,12 +285,16 @@ class View:
             stamp = (self._job.project, (project.path / "sample").stat().st_mtime_ns)
             if stamp != self._samples_stamp:
                 self._samples_stamp = stamp
-                new = [s for s in project.samples() if s["url"] not in self._told_samples]
-                self._told_samples |= {sample["url"] for sample in new}
+                keys = {(project.name, sample["name"]): sample for sample in project.samples()}
+                new = [keys[key] for key in keys if key not in self._told_samples]
+                self._told_samples |= set(keys)
                 if new:
-                    return [event("samples", {"project": project.name, "samples": new})]
+                    told = [self._feed.describe_sample(project, sample) for sample in new]
+                    return [event("samples", {"project": project.name, "samples": told})]
         return []
 
 
 def _state_of(job: Job) -> tuple:
-    return (job.state, job.stop_asked)
+    """What is told at once when it changes, of jobs beside the followed one too."""
+    state = job.state
+    return (state, job.stop_asked and state == RUNNING)

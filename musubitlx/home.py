@@ -158,6 +158,15 @@ def write_json(path: Path, value: object) -> None:
     write_bytes(path, json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8"))
 
 
+def stamp_of(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced or written anew; None when it is not there."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return (info.st_ino, info.st_mtime_ns, info.st_size)
+
+
 def read_json(path: Path) -> dict | None:
     """Return the JSON object in `path`, or None when it is missing, cut short or no object."""
     try:

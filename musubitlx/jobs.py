@@ -19,13 +19,14 @@ from pathlib import Path
 
 from musubitlx import births, processes
 from musubitlx.errors import Conflict, NotFound
-from musubitlx.home import PACKAGE_ROOT, Home, child, read_json, write_json
+from musubitlx.home import PACKAGE_ROOT, Home, child, read_json, stamp_of, write_json
 
 QUEUED, RUNNING = "queued", "running"
 SUCCEEDED, FAILED, STOPPED, INTERRUPTED = "succeeded", "failed", "stopped", "interrupted"
 ENDED = (SUCCEEDED, FAILED, STOPPED, INTERRUPTED)
 NEXT = {QUEUED: (RUNNING, STOPPED, FAILED), RUNNING: ENDED, **{state: () for state in ENDED}}
 
+READ = ("job.json", "request.json", "status.json")
 SILENCE_S = 60.0  # a runner on another machine that wrote nothing for so long is taken for dead
 HOST = socket.gethostname()
 
@@ -121,6 +122,11 @@ class Job:
         """What queued jobs are sorted by: a position somebody gave, else the time they came."""
         return (self.request.get("position", self.record.get("created", 0)), self.id)
 
+    def _untold_end(self, state: str) -> float | None:
+        """When it ended, for an end that no runner wrote down."""
+        known = {INTERRUPTED: self.status.get("last_seen"), STOPPED: self.request.get("stop")}
+        return known.get(state)
+
     def as_dict(self) -> dict:
         """The job as the HTTP contract shows it; what is not known is None."""
         state, status = self.state, self.status
@@ -139,18 +145,8 @@ class Job:
             "exit_code": status.get("exit_code"),
             "outputs": [str(path) for path in status.get("outputs", [])],
             "started": status.get("started"),
-            "ended": status.get("ended")
-            or (status.get("last_seen") if state == INTERRUPTED else None),
+            "ended": status.get("ended") or self._untold_end(state),
         }
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is replaced; None when it is not there."""
-    try:
-        info = path.stat()
-    except OSError:
-        return None
-    return (info.st_ino, info.st_mtime_ns, info.st_size)
 
 
 def runner_lives(status: dict) -> bool:
@@ -176,7 +172,10 @@ class Jobs:
 
     def get(self, job_id: str) -> Job:
         """Return one job; NotFound if there is none by that id."""
-        job = self._load(child(self.folder, job_id))
+        known = (
+            job_id in self._read
+        )  # then it is a plain name: resolving it costs more than reading
+        job = self._load(self.folder / job_id if known else child(self.folder, job_id))
         if job is None:
             raise NotFound("There is no such job (any more).")
         return job
@@ -186,11 +185,13 @@ class Jobs:
 
         `claim` is not among them: it is read whenever a state is asked for.
         """
-        stamp = tuple(_stamp(folder / name) for name in ("job.json", "request.json", "status.json"))
+        known = self._read.get(folder.name)
+        if known and is_settled(known[1]) and folder.is_dir():
+            return known[1]  # nothing is written to it any more
+        stamp = tuple(stamp_of(folder / name) for name in READ)
         if stamp[0] is None:
             self._read.pop(folder.name, None)
             return None
-        known = self._read.get(folder.name)
         if known is None or known[0] != stamp:
             known = self._read[folder.name] = (stamp, Job(folder))
         return known[1] if known[1].record.get("id") == folder.name else None

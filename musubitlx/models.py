@@ -233,9 +233,9 @@ def set_path(home: Home, id: str, path: str) -> ModelState:
     row = model(id)
     chosen, trouble = read_choices(home)
     if trouble:
-        raise Invalid(trouble.text, field=id, hint=trouble.hint)
+        raise Invalid(trouble.text, field=f"models.{id}", hint=trouble.hint)
     if not isinstance(path, str):
-        raise Invalid(f"{row.label}: the path must be a text.", field=id)
+        raise Invalid(f"{row.label}: the path must be a text.", field=f"models.{id}")
     typed = path.strip().strip("\"'")  # as copied from a file manager
     chosen.pop(id, None)
     if typed:
@@ -251,7 +251,7 @@ def checked_file(home: Home, row: Model, typed: str) -> Path:
         is_folder = path is not None and is_dir(path)
         raise Invalid(
             f"{typed[:300]} is a folder." if is_folder else f"There is no file {typed[:300]}.",
-            field=row.id,
+            field=f"models.{row.id}",
             hint=f"Give the whole path of the file, its name included (like {row.filename}). "
             "It must lie on the machine MusubiTLX runs on.",
         )

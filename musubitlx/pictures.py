@@ -9,6 +9,7 @@ from musubitlx.errors import UserError
 from musubitlx.home import replacing
 
 THUMB_PX = 320
+WHOLE_BYTES = 1 << 22
 SUFFIXES = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
 READABLE = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 UPRIGHT = 1  # the EXIF orientation of a picture that is stored as it is seen
@@ -67,7 +68,8 @@ def admit(path: Path, thumb: Path) -> str:
         with Image.open(path) as image:
             suffix = _suffix_as_is(image)
             if suffix:
-                image.draft("RGB", (2 * THUMB_PX, 2 * THUMB_PX))  # decodes all, scales in passing
+                image.draft("RGB", (THUMB_PX, THUMB_PX))  # decodes all, scales in passing
+                image.decodermaxblock = WHOLE_BYTES  # in one go: half the time of Pillow's 64 KiB
                 image.load()
             else:
                 upright = ImageOps.exif_transpose(image)
@@ -126,7 +128,7 @@ def make_thumb(path: Path, thumb: Path) -> Path:
         pass
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (2 * THUMB_PX, 2 * THUMB_PX))
+            image.draft("RGB", (THUMB_PX, THUMB_PX))
             _save_thumb(_flattened(ImageOps.exif_transpose(image)), thumb)
     except Exception as error:  # as in admit()
         if isinstance(error, OSError) and error.errno:
@@ -137,7 +139,7 @@ def make_thumb(path: Path, thumb: Path) -> Path:
 
 def _save_thumb(image, thumb: Path) -> None:
     """Write a JPEG of at most `THUMB_PX` on its longer side."""
-    small = image.copy() if image.mode == "RGB" else image.convert("RGB")
+    small = image if image.mode == "RGB" else image.convert("RGB")
     small.thumbnail((THUMB_PX, THUMB_PX))
     thumb.parent.mkdir(parents=True, exist_ok=True)
     with replacing(thumb, durable=False) as file:

@@ -27,8 +27,8 @@ MILESTONES = re.compile(
 class Progress:
     """How far one stage is. `current` is what the job's `progress` shows.
 
-    Fed with the log's text and the states of bars; `steps` collects one row for
-    each optimizer step seen, until it is taken.
+    Fed with the log's text and the states of bars; `take_rows` gives one row for
+    each optimizer step that is over.
     """
 
     def __init__(self) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from musubitlx import pictures
 from musubitlx.errors import DiskFull, Invalid, NotFound, UserError
@@ -28,6 +27,7 @@ from musubitlx.home import (
     write_text,
 )
 
+READABLE = pictures.READABLE  # suffixes, lower case
 MAX_CAPTION = 10_000  # characters
 MAX_STEM_BYTES = 80  # leaves room for Musubi's suffixes
 TAKEN_STEMS = {"sample_prompts"}  # their .txt is not a caption
@@ -53,6 +53,16 @@ class Image:
     def name(self) -> str:
         """File name, the image's key in its folder."""
         return self.path.name
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the trainer would make badly of it, in sentences."""
+        if self.facts is None:
+            return ["This file can't be read as an image."]
+        if min(self.facts.width, self.facts.height) < SMALL_PX:
+            size = f"{self.facts.width}x{self.facts.height}"
+            return [f"Only {size} pixels: it will be enlarged."]
+        return []
 
     def final_text(self, trigger: str, prompt: str) -> str:
         """The exact text the trainer gets for it."""
@@ -112,7 +122,7 @@ class Project:
             found = [
                 self.path / entry.name
                 for entry in entries
-                if entry.name.lower().endswith(pictures.READABLE)
+                if entry.name.lower().endswith(READABLE)
                 and not entry.name.startswith(".")
                 and is_storable(entry.name)
                 and entry.is_file()
@@ -130,7 +140,7 @@ class Project:
     def image(self, name: str) -> Image:
         """One image; NotFound if there is none by that name."""
         path = self.file(name)
-        if not name.lower().endswith(pictures.READABLE) or not path.is_file():
+        if not name.lower().endswith(READABLE) or not path.is_file():
             raise NotFound(f"There is no image called {name} in {self.name}.")
         return self._image(path)
 
@@ -216,7 +226,9 @@ class Project:
 
     def _free_stem(self, stem: str) -> str:
         """`stem`, or with the first number that is free: Musubi's caches go by stem."""
-        taken = {path.stem.casefold() for path in self.image_paths()} | TAKEN_STEMS
+        with os.scandir(self.path) as entries:
+            names = [entry.name for entry in entries if entry.name.lower().endswith(READABLE)]
+        taken = {name.rsplit(".", 1)[0].casefold() for name in names} | TAKEN_STEMS
         free, number = stem, 1
         while free.casefold() in taken:
             number += 1
@@ -293,7 +305,6 @@ class Project:
 
     def _sample(self, path: Path, match: re.Match, prompts: list[str]) -> dict:
         number = int(match["prompt"])
-        url = f"/api/projects/{quote(self.name, safe='')}/files/{quote(path.name, safe='')}"
         return {
             "name": path.name,
             "lora": match["name"],
@@ -303,8 +314,6 @@ class Project:
             "step": int(match["step"]) if match["step"] else None,
             "seed": int(match["seed"]) if match["seed"] else None,
             "modified": path.stat().st_mtime,
-            "url": url,
-            "thumb": f"{url}?thumb=1",
         }
 
     def _sample_prompts(self) -> list[str]:

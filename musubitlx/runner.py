@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -17,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from musubitlx import __version__, births, diagnose, jobs, processes, resources, tensors
-from musubitlx.bell import EVERY_S, Ringer
-from musubitlx.home import Home, read_json, write_json, write_text
+from musubitlx.bell import Ringer
+from musubitlx.home import Home, read_json, stamp_of, write_json, write_text
 from musubitlx.jobs import FAILED, HOST, INTERRUPTED, RUNNING, STOPPED, SUCCEEDED, Job, Jobs, Stage
 from musubitlx.lease import Lease
 from musubitlx.logs import Fold, read_tail
@@ -32,6 +33,7 @@ PATIENCE_S = 10.0  # what a stopped trainer gets before it is killed
 WORKERS_S = 1.0  # what data-loader workers get once their trainer has ended
 RAM_LIMIT_PERCENT = float(os.environ.get("MUSUBITLX_RAM_LIMIT_PERCENT", "95"))
 PIPE_BYTES = 1_048_576
+BATCH_S = 0.002  # output that comes faster is read in larger blocks, and rung for once
 
 WORK = {"train": "TRAINING", "caption": "CAPTIONING", "download": "DOWNLOAD"}
 
@@ -103,8 +105,8 @@ class Output(threading.Thread):
         while data := self._read():
             self._take(data)
             now = time.monotonic()
-            if now - last < EVERY_S:
-                time.sleep(EVERY_S)
+            if now - last < BATCH_S:
+                time.sleep(BATCH_S)
             last = now
         with self.lock:
             self._keep(*self.fold.end())
@@ -198,7 +200,7 @@ class Execution:
             "outputs": results,
             "child": None,
         }
-        while not self._write_status():
+        while not self._write_status() and self.job.folder.is_dir():
             time.sleep(1.0)  # a full disk: the end must be on record before the next job
         if self.log:
             self.log.close()
@@ -239,9 +241,9 @@ class Execution:
         self.status["progress"] = {}
         self.log.line()
         self.log.line(f"=== Stage {index} of {count}: {stage.title} ===")
-        self.log.line("$ " + shown(stage.argv))
+        self.log.line("$ " + shlex.join(stage.argv))
         self._check_requests()
-        before = {path: stamp(path) for path in stage.outputs}
+        before = {path: stamp_of(Path(path)) for path in stage.outputs}
         output = self._run_program(stage)
         self._check_outputs(stage, before, output)
 
@@ -285,7 +287,7 @@ class Execution:
 
     def _check_outputs(self, stage: Stage, before: dict, output: Output) -> None:
         """Exit code 0 is not success by itself: the files must be there, new and whole."""
-        missing = [path for path in stage.outputs if stamp(path) in (None, before[path])]
+        missing = [path for path in stage.outputs if stamp_of(Path(path)) in (None, before[path])]
         if missing:
             number = f"{len(missing)} of {len(stage.outputs)} files"
             raise End(
@@ -320,6 +322,8 @@ class Execution:
     def _check_requests(self) -> None:
         if self._asked_to_end.is_set():
             raise End(INTERRUPTED, "The runner was told to end, so the run was stopped.")
+        if not self.job.folder.is_dir():
+            raise End(STOPPED, "Its record was deleted.")
         if (self.job.folder / "request.json").exists():
             request = read_json(self.job.folder / "request.json") or {}
             if request.get("stop"):
@@ -377,21 +381,6 @@ def identity() -> dict:
     return {"pid": os.getpid(), "birth": births.birth(os.getpid()), "host": HOST}
 
 
-def stamp(path: str) -> tuple[int, int] | None:
-    """What changes when a file is written anew; None when it is not there."""
-    with suppress(OSError):
-        info = Path(path).stat()
-        return (info.st_mtime_ns, info.st_ino)
-    return None
-
-
-def shown(argv: list[str]) -> str:
-    """An argument list as one would type it."""
-    import shlex
-
-    return shlex.join(argv)
-
-
 def child_environment(extra: dict[str, str]) -> dict[str, str]:
     """The environment of a program: ours without our secrets, unbuffered, UTF-8, plus `extra`."""
     mine = {key: value for key, value in os.environ.items() if key != "MUSUBITLX_TOKEN"}
@@ -408,9 +397,9 @@ def claim(job: Job) -> bool:
     return True
 
 
-def settle(home: Home, queue: str) -> None:
+def settle(records: Jobs, queue: str) -> None:
     """Write down the end of jobs whose runner died, after ending what it left running."""
-    for job in Jobs(home).all():
+    for job in records.all():
         if job.queue != queue or job.state != INTERRUPTED or jobs.is_settled(job):
             continue
         child = job.status.get("child") or {}
@@ -433,7 +422,7 @@ def work(home: Home, queue: str, ended: threading.Event) -> None:
     records = Jobs(home)
     while not ended.is_set() and lease.take():
         try:
-            settle(home, queue)
+            settle(records, queue)
             while not ended.is_set() and (waiting := records.waiting(queue)):
                 if claim(waiting[0]):
                     Execution(home, waiting[0], ended).run()

@@ -6,6 +6,7 @@ lets others work, a way to do heavy work aside, and whether a client has gone.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -24,10 +25,8 @@ CORES = min(os.cpu_count() or 1, 8)
 SOCKET_KEY = "musubitlx.socket"  # where a request's environ holds its connection
 
 
-class PortTaken(UserError):
-    """Another program listens there already."""
-
-    http_status = 409
+class CantListen(UserError):
+    """The address or the port can't be had; the text says why."""
 
 
 class Server:
@@ -57,7 +56,7 @@ class Server:
         return peer_closed(environ.get(SOCKET_KEY))
 
     def bind(self, app, host: str, port: int) -> int:
-        """Listen; return the port, which the system chooses for 0. Raises PortTaken."""
+        """Listen; return the port, which the system chooses for 0. Raises CantListen."""
         raise NotImplementedError
 
     def serve(self) -> None:
@@ -91,7 +90,10 @@ class GeventServer(Server):
             from gevent.threadpool import ThreadPool
 
             self._pool = ThreadPool(CORES + 1)
-        return self._pool.apply(work, args)
+        value, error = self._pool.apply(_outcome, (work, args))
+        if error is not None:
+            raise error
+        return value
 
     def each(self, work: Callable, items: Iterable) -> list:
         return self.offload(super().each, work, items)
@@ -179,10 +181,18 @@ class FlaskServer(Server):
         self._server.serve_forever()
 
 
+def _outcome(work: Callable, args: tuple) -> tuple:
+    """What work returned and what it raised: gevent prints every error that leaves a thread."""
+    try:
+        return work(*args), None
+    except Exception as error:
+        return None, error
+
+
 def stand_back() -> None:
     """Give this thread less of the processor than the one that serves (Linux, per thread)."""
     with suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
 
 
 KINDS = {"gevent": GeventServer, "waitress": WaitressServer, "flask": FlaskServer}
@@ -215,12 +225,19 @@ def peer_closed(connection) -> bool:
 
 @contextmanager
 def port_errors(host: str, port: int):
-    """Turn the ways servers report a taken port into PortTaken."""
+    """Turn the ways servers report a taken port into CantListen."""
     try:
         yield
     except (OSError, SystemExit) as error:
         text = getattr(error, "strerror", None) or str(error)
-        raise PortTaken(
-            f"MusubiTLX can't listen on {host}:{port}: {text}.",
-            hint="Is it running already? Else choose another port with --port.",
-        ) from error
+        hint = HINTS.get(getattr(error, "errno", None), "Choose another --host or --port.")
+        raise CantListen(f"MusubiTLX can't listen on {host}:{port}: {text}.", hint=hint) from error
+
+
+NO_ADDRESS = "This machine has no such address: use --host 0.0.0.0 or 127.0.0.1."
+HINTS = {
+    errno.EADDRINUSE: "Is it running already? Else choose another port with --port.",
+    errno.EACCES: "Choose a --port above 1023.",
+    errno.EADDRNOTAVAIL: NO_ADDRESS,
+    socket.EAI_NONAME: NO_ADDRESS,
+}

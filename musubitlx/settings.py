@@ -59,7 +59,7 @@ class AreaSetting(Setting):
     kind: ClassVar[str] = "area"
 
     def _clean(self, given: str) -> str:
-        return given.replace("\r\n", "\n").strip()
+        return re.sub("\r\n|[\r\x85\u2028\u2029]", "\n", given).strip()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ patient = hypothesis_settings(
 
 LINES = st.text(max_size=60).map(lambda text: " ".join(text.replace("\x00", "").split()))
 AREAS = st.text(max_size=200).map(
-    lambda text: text.replace("\x00", "").replace("\r\n", "\n").strip()
+    lambda text: re.sub("\r\n|[\r\x85\u2028\u2029]", "\n", text.replace("\x00", "")).strip()
 )
 NAMES = st.text(min_size=1, max_size=20).filter(
     lambda name: (

@@ -260,6 +260,9 @@ def test_start_without_images_says_what_is_missing(live_server, visit):
     page = visit(live_server.url)
     start(page)
     expect(page.get_by_text("This keeps it from starting")).to_be_visible()
+    missing = page.get_by_role("button", name="There are no training images")
+    expect(missing).to_be_visible()  # the folder is not there either: nobody has to make it
+    expect(page.get_by_role("button", name="Select images")).to_be_focused()
     assert live_server.get("/api/jobs") == []
 
 
@@ -268,9 +271,13 @@ def test_the_form_is_there_again_after_a_reload(live_server, visit):
     page = visit(f"{live_server.url}/?project=ball")
     page.get_by_label("Trigger word", exact=True).fill("ohwx")
     page.get_by_label("Learning rate").fill("1e-4")
+    page.get_by_label("Make sample images").check()
+    page.get_by_label("Sample prompts").fill("a ball")
     page.reload()
     expect(page.get_by_label("Trigger word", exact=True)).to_have_value("ohwx")
     expect(page.get_by_label("Learning rate")).to_have_value("1e-4")
+    expect(page.get_by_label("Make sample images")).to_be_checked()
+    expect(page.get_by_label("Sample prompts")).to_have_value("a ball")
     expect(page.get_by_text("Trained as: ohwx")).to_be_visible()
 
 
@@ -463,7 +470,7 @@ def test_the_page_of_runs_lists_opens_and_deletes(with_stand_in, visit):
     server.wait_for(job["id"])
     page = visit(f"{server.url}/runs")
     row = page.get_by_role("row").nth(1)
-    expect(row).to_contain_text("succeeded")
+    expect(row).to_contain_text("Completed")
     expect(row).to_contain_text("10 / 10")
     row.get_by_role("link", name=re.compile("^Open")).click()
     expect(heading(page, "Training completed")).to_be_visible()

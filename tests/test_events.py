@@ -132,7 +132,7 @@ def test_ids_that_make_no_sense_start_from_the_beginning(program, home):
     assert server.call("GET", "/api/events?job=nothing").status_code == 404
 
 
-def test_a_line_reaches_the_client_in_milliseconds(program, home):
+def test_a_line_wakes_the_stream_instead_of_waiting_for_its_next_look(program, home):
     server = program()
     body = (
         "import time\n"

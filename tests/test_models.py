@@ -154,7 +154,7 @@ def test_a_path_may_be_relative_to_the_home_folder(home):
 def test_a_path_that_is_no_file_is_refused_and_nothing_is_written(home, typed):
     with pytest.raises(Invalid) as caught:
         models.set_path(home, "dit", typed)
-    assert caught.value.field == "dit" and caught.value.hint
+    assert caught.value.field == "models.dit" and caught.value.hint
     assert not models.choices_file(home).exists()
 
 

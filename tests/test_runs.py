@@ -199,7 +199,8 @@ def test_a_queued_run_is_taken_out_at_once(with_stand_in):
     first, second = start_run(server), start_run(server, output_name="second")
     server.wait_for(first, "running")
     assert server.call("DELETE", f"/api/jobs/{first}").status_code == 409
-    assert server.post(f"/api/jobs/{second}/stop")["state"] == "stopped"
+    stopped = server.post(f"/api/jobs/{second}/stop")
+    assert stopped["state"] == "stopped" and stopped["ended"] and stopped["reason"]
     server.post(f"/api/jobs/{first}/stop")
     assert server.wait_for(first)["state"] == "stopped"
     time.sleep(1.0)
@@ -267,6 +268,18 @@ def test_jobs_queued_while_no_server_ran_are_worked_off_at_its_start(program, ho
     server = program()
     assert server.wait_for(job.id)["state"] == "succeeded"
     assert "hello" in server.log(job.id)
+
+
+def test_a_record_deleted_in_mid_run_stops_it_and_the_queue_goes_on(with_stand_in):
+    import shutil
+
+    server = with_stand_in(env=SLOW)
+    job = start_run(server)
+    training(server, job)
+    child = status_of(server, job)["child"]["pid"]
+    shutil.rmtree(server.home / f"output/.jobs/{job}")
+    wait_until(lambda: births.birth(child) is None, what="the trainer's end")
+    assert server.wait_for(start_run(server), "running", seconds=10)
 
 
 def test_a_runner_told_to_end_stops_its_run_and_says_so(with_stand_in):

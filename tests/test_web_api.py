@@ -73,6 +73,47 @@ def test_names_that_would_collide_or_escape_are_made_safe(live_server):
     assert not (live_server.home / "x.png").exists() and not (live_server.home / "x.jpg").exists()
 
 
+def test_each_file_keeps_its_own_name_whatever_else_is_in_the_form(live_server):
+    red, blue = picture(1, (64, 48), "PNG"), picture(2, (80, 48), "PNG")
+    parts = [("other", ("red.png", red)), ("files", ("blue.png", blue))]
+    body = live_server.call("POST", "/api/projects/new/images", files=parts).json()
+    assert [(image["name"], image["width"]) for image in body["added"]] == [("blue.png", 80)]
+    folder = live_server.home / "output/new"
+    assert [path.name for path in folder.iterdir() if path.is_file()] == ["blue.png"]
+    assert not list((folder / ".musubitlx/incoming").iterdir())
+
+
+def test_files_sent_anywhere_else_are_refused(live_server):
+    before = tree(live_server.home)
+    for path in ("/login", "/api/projects", "/api/check"):
+        answer = live_server.call("POST", path, files=[("token", ("a.png", picture()))])
+        assert answer.status_code in (400, 422), path
+    assert tree(live_server.home) == before
+    assert "Traceback" not in live_server.said.read_text()
+
+
+def test_a_body_without_end_is_refused_whatever_it_calls_itself(live_server):
+    long = b'{"name": "' + b"x" * 3_000_000 + b'"}'
+    for kind in ("application/json", "text/plain"):
+        headers = {"Content-Type": kind}
+        answer = live_server.call("POST", "/api/projects", data=long, headers=headers)
+        assert answer.status_code == 413 and answer.json()["error"]
+
+    def chunks():
+        for _ in range(40):
+            yield b"x" * 100_000
+
+    assert live_server.call("POST", "/api/projects", data=chunks()).status_code == 413
+
+
+def test_what_people_do_wrong_is_no_traceback_in_the_servers_log(ball):
+    (ball.home / "output/empty").mkdir()
+    ball.call("POST", "/api/projects/empty/train", json={"settings": SMALL})
+    ball.call("GET", "/api/projects/ball/images/none.png/thumb")
+    ball.upload("ball", {"bad.png": b"<html>"})
+    assert "Traceback" not in ball.said.read_text()
+
+
 BAD_SETTINGS = [
     ({"epochs": 0}, "epochs"),
     ({"epochs": "many"}, "epochs"),
@@ -115,13 +156,11 @@ def test_a_wrong_setting_is_named_and_nothing_is_started_or_written(ball, bad, f
 
 
 def test_every_wrong_field_is_named_at_once(ball):
-    settings = {**SMALL, "epochs": 0, "learning_rate": "x", "resolution": "?"}
-    answer = ball.call("POST", "/api/projects/ball/train", json={"settings": settings})
-    assert {row["field"] for row in answer.json()["errors"]} == {
-        "epochs",
-        "learning_rate",
-        "resolution",
-    }
+    (ball.home / "output/empty").mkdir()
+    settings = {**SMALL, "epochs": 0, "learning_rate": "x", "advanced_flags": "--frob"}
+    answer = ball.call("POST", "/api/projects/empty/train", json={"settings": settings})
+    wrong = {"epochs", "learning_rate", "advanced_flags", "images"}
+    assert {row["field"] for row in answer.json()["errors"]} == wrong
 
 
 @pytest.mark.parametrize(
@@ -314,6 +353,7 @@ def test_a_taken_port_is_a_sentence(live_server, tmp_path):
         command += ["--server", kind, "--host", "127.0.0.1", "--port", port]
         second = subprocess.run(command, capture_output=True, text=True, timeout=20)
         assert second.returncode == 1 and "can't listen" in second.stderr, kind
+        assert "running already" in second.stderr
         assert "Traceback" not in second.stderr
 
 

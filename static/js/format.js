@@ -51,3 +51,13 @@ export function when(seconds) {
   if (!seconds) return "–";
   return new Date(seconds * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 }
+
+/** What a person calls the states of a job. */
+export const STATES = {
+  queued: "Waiting",
+  running: "Running",
+  succeeded: "Completed",
+  failed: "Failed",
+  stopped: "Stopped",
+  interrupted: "Interrupted",
+};

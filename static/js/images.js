@@ -71,7 +71,8 @@ class Card {
       link.title = image.name;
     }
     this.image = image;
-    say(find(".card-size", this.node), `${image.width} × ${image.height} px · ${bytes(image.bytes)}`);
+    const size = `${image.width} × ${image.height} px · ${bytes(image.bytes)}`;
+    say(find(".card-file", this.node), `${image.name} · ${size}`);
     if (!this.dirty && !this.saving && this.area.value !== image.caption) this.area.value = image.caption;
     this.drawFinal();
     const warnings = find(".card-warnings", this.node);

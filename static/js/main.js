@@ -14,7 +14,7 @@ import { busy, followLog, followedJob, startRun, takeJob, takeJobs } from "./run
 import { addSamples, showSamples, startSamples } from "./samples.js";
 import { startSettings, wireSettings } from "./settings.js";
 import { drawButton, startStart } from "./start.js";
-import { drawStatus, drawStatusMemory } from "./status.js";
+import { drawReached, drawStatus, drawStatusMemory } from "./status.js";
 import { Stream } from "./stream.js";
 
 const only = new URLSearchParams(location.search).get("job");
@@ -41,7 +41,10 @@ function drawSamples(job) {
 }
 
 function listen() {
-  stream.addEventListener("state", (event) => drawConnection(event.detail));
+  stream.addEventListener("state", (event) => {
+    drawConnection(event.detail);
+    drawReached(event.detail !== "offline");
+  });
   stream.addEventListener("log", (event) => {
     addLog(event.detail);
     followLog(event.detail.job).then(drawJob, complain);

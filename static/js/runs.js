@@ -4,7 +4,7 @@ import "./theme.js";
 import { at, get, post, remove } from "./api.js";
 import { complain, confirmed } from "./dialogs.js";
 import { el, find, say } from "./dom.js";
-import { count, duration, loss, when } from "./format.js";
+import { STATES, count, duration, loss, when } from "./format.js";
 import { ended } from "./stream.js";
 
 const LOOK_MS = 2000;
@@ -65,7 +65,7 @@ function cells(job) {
   const { step, total, loss: value } = job.progress ?? {};
   const state = el("span", {
     className: "tag",
-    textContent: job.stopping ? "stopping" : job.state,
+    textContent: job.stopping ? "Stopping" : STATES[job.state],
     data: { tone: TONES[job.state] },
   });
   const run = cell("Run", job.title);

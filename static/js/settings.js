@@ -122,6 +122,7 @@ async function openTyped() {
 function drawFolder() {
   const state = find("[data-folder-state]");
   if (!project.name) say(state, "Give the folder a name.");
+  else if (field.hasAttribute("aria-invalid")) say(state, "");
   else if (project.exists) say(state, `output/${project.name} is there.`);
   else say(state, `output/${project.name} is new: it is created with the first image.`);
 }
@@ -290,6 +291,7 @@ export function showErrors(problems, { all = false } = {}) {
     if (shownNow) control.setAttribute("aria-invalid", "true");
     else control.removeAttribute("aria-invalid");
   }
+  drawFolder();
 }
 
 /** Show every field's errors from now on, as after a press on Start. */
@@ -413,9 +415,12 @@ export function wireSettings() {
   for (const [name, control] of controls) if (differs(control)) typed.add(name);
 }
 
-/** Whether a text was changed since the page was made. */
-const differs = (control) =>
-  "defaultValue" in control && control !== flags && control.value !== control.defaultValue;
+/** Whether a text or a tick was changed since the page was made. */
+function differs(control) {
+  if (control === flags) return false;
+  if (control.type === "checkbox") return control.checked !== control.defaultChecked;
+  return "defaultValue" in control && control.value !== control.defaultValue;
+}
 
 /** Open the first folder: what was typed meanwhile, else `name`, else the default; `projects` as in /api/state. */
 export async function startSettings(projects, name) {

@@ -108,6 +108,7 @@ async function start() {
   button.setAttribute("aria-disabled", "true");
   try {
     await settleCaptions();
+    if (!project.exists) await checkNow();
     const job = await post(at("projects", project.name, "train"), { settings: values() });
     pressed = false;
     drawProblems([], []);
@@ -121,13 +122,21 @@ async function start() {
   }
 }
 
+/** Without a folder yet, the check knows better what to do first than the refusal would. */
+async function checkNow() {
+  const { errors } = await post("/api/check", { project: project.name, settings: values() });
+  if (errors.length) throw Object.assign(new Error(errors[0].error), { problems: errors });
+}
+
 function refused(error) {
   pressed = true;
   touchAll();
   showErrors(error.problems, { all: true });
   drawProblems(error.problems, []);
   const first = error.problems.find((problem) => problem.field);
-  if (!first || !lead(first.field)) find("[data-problems]", section).scrollIntoView({ block: "nearest" });
+  if (first && lead(first.field)) return;
+  const box = find("[data-problems]", section); // in view already where the section sticks to the end
+  if (box.getBoundingClientRect().bottom > innerHeight) box.scrollIntoView({ block: "nearest" });
 }
 
 /** Say on the button what a press would do: start at once, or queue behind the run under way. */

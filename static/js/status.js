@@ -1,7 +1,7 @@
 /** The header line and the tab's title: folder, what runs, step, time left, RAM, VRAM. */
 
 import { find, say } from "./dom.js";
-import { duration } from "./format.js";
+import { STATES, duration } from "./format.js";
 import { project } from "./project.js";
 import { eta, followedJob } from "./run.js";
 import { ended } from "./stream.js";
@@ -14,15 +14,9 @@ const TONES = {
   stopped: "quiet",
   interrupted: "warn",
 };
-const WORDS = {
-  queued: "Waiting",
-  running: "Training",
-  succeeded: "Completed",
-  failed: "Failed",
-  stopped: "Stopped",
-  interrupted: "Interrupted",
-};
 const STAGES = { latents: "Latents", text_encoder: "Text encoder" };
+
+let reached = true; // false while the server can't be reached: what stands here is old
 
 const part = (name) => find(`[data-status="${name}"]`);
 const thread = find("[data-thread]");
@@ -32,8 +26,8 @@ export function drawStatus() {
   const job = jobHere();
   say(part("folder"), job?.state === "running" ? (job.project ?? "") : project.name);
   const state = part("state");
-  state.dataset.tone = job ? TONES[job.state] : "quiet";
-  say(state, job ? wordFor(job) : "Idle");
+  state.dataset.tone = !reached ? "danger" : job ? TONES[job.state] : "quiet";
+  say(state, !reached ? "No connection" : job ? wordFor(job) : "Idle");
   const { step, total } = job?.progress ?? {};
   const running = job?.state === "running";
   const counts = running && Boolean(total);
@@ -53,8 +47,8 @@ function jobHere() {
 
 function wordFor(job) {
   if (job.stopping) return "Stopping";
-  if (job.state !== "running") return WORDS[job.state];
-  return STAGES[job.stage?.name] ?? WORDS.running;
+  if (job.state !== "running") return STATES[job.state];
+  return STAGES[job.stage?.name] ?? "Training";
 }
 
 function drawThread(job) {
@@ -72,6 +66,12 @@ function drawTitle(job, counts) {
   else if (job && job.state !== "queued") head = `${wordFor(job)} · ${job.project ?? job.title}`;
   const title = head ? `${head} – MusubiTLX` : "MusubiTLX";
   if (document.title !== title) document.title = title;
+}
+
+/** Say whether the server can be reached. */
+export function drawReached(yes) {
+  reached = yes;
+  drawStatus();
 }
 
 /** The memory figures of the line. */
