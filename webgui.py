@@ -214,8 +214,11 @@ def show_http_error(error: HTTPException):
 
 @routes.app_errorhandler(OSError)
 def show_disk_error(error: OSError):
-    """What the disk or the system refused; told in the log too."""
-    traceback.print_exception(error)
+    """What the disk or the system refused, told in the log too; or a request that broke off."""
+    if error.errno is None:
+        text = "The request broke off before its end."
+        return show_error({"error": text, "field": None, "hint": "Send it again."}, 400)
+    print_error(error)
     told = projects.disk_error(error)
     if isinstance(told, DiskFull):
         return show_error(told.as_dict(), told.http_status)
@@ -226,10 +229,16 @@ def show_disk_error(error: OSError):
 @routes.app_errorhandler(Exception)
 def show_bug(error: Exception):
     """Our mistake: a line for the person, the traceback for the log."""
-    traceback.print_exception(error)
+    print_error(error)
     text = f"MusubiTLX made a mistake here ({type(error).__name__})."
     hint = "The details are in the server's log (webgui.log). Please report them."
     return show_error({"error": text, "field": None, "hint": hint}, 500)
+
+
+def print_error(error: Exception) -> None:
+    """Put a traceback into the server's log, if it still has one."""
+    with suppress(OSError, ValueError):
+        traceback.print_exception(error)
 
 
 def show_error(body: dict, status: int):
@@ -356,7 +365,7 @@ def show_resources():
 @routes.get("/api/config")
 def load_config():
     """Saved settings, with what in them could not be used."""
-    loaded, problems = configs.load(house.home, request.args.get("name"))
+    loaded, problems = house.server.offload(configs.load, house.home, request.args.get("name"))
     return {
         "name": request.args.get("name") or configs.LAST,
         "settings": loaded,
@@ -381,7 +390,7 @@ def show_models():
 @routes.put("/api/models/<model_id>")
 def set_model(model_id: str):
     """Use a model file by its path."""
-    return models.set_path(house.home, model_id, json_body().get("path", "")).as_dict()
+    return models.set_path(house.home, model_id, json_body().get("path")).as_dict()
 
 
 # -- output folders -------------------------------------------------------------------------------
@@ -420,14 +429,16 @@ def add_images(name: str):
     """Take in uploaded images and the captions that come with them."""
     g.project = project = open_project(name, must_exist=False)
     check_room(project, request.content_length or 0)
-    project.make()
+    is_new = project.make()
     uploads = []
     for file in request.files.getlist("files"):
         file.stream.close()
         uploads.append(Upload(Path(file.stream.name), file.filename or ""))
+    added, rejected, captioned = project.admit_all(uploads, house.server.each)
+    if is_new and not added:
+        project.unmake()
     if not uploads:
         raise Invalid("No files came with the request.", field="files")
-    added, rejected, captioned = project.admit_all(uploads, house.server.each)
     texts = text_settings()
     body = {
         "added": [describe_image(project, image, *texts) for image in added],
@@ -564,7 +575,8 @@ def show_log(job: str):
 @routes.get("/api/jobs/<job>/metrics")
 def show_metrics(job: str):
     """Loss and the rest, step by step."""
-    return metrics.read_columns(house.jobs.get(job).folder / "metrics.jsonl")
+    path = house.jobs.get(job).folder / "metrics.jsonl"
+    return house.server.offload(metrics.read_columns, path)
 
 
 @routes.get("/api/events")
@@ -726,7 +738,7 @@ def describe_job(job: Job) -> dict:
     told = job.as_dict()
     outputs = []
     for output in told["outputs"]:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             url = path_of("api", "projects", told["project"] or "", "files", Path(output).name)
             size = Path(output).stat().st_size
             outputs.append({"name": Path(output).name, "path": output, "url": url, "bytes": size})
@@ -844,6 +856,7 @@ def run(arguments: argparse.Namespace) -> int:
         where = (read_json(home.server_record) or {}).get("url", "see its window")
         print(f"MusubiTLX is running already for this folder: {where}")
         return 1
+    projects.clear_incoming(home)
     server = serving.choose(arguments.server)
     access = Access(
         home, token=arguments.token, no_token=arguments.no_token, allow_hosts=arguments.allow_host
@@ -895,9 +908,12 @@ def end_on_signals(home: Home) -> None:
     """SIGTERM and Ctrl-C end the server at once; runs go on, they are processes of their own."""
 
     def end(*_):
-        home.server_record.unlink(missing_ok=True)
-        print("MusubiTLX has ended. Runs under way go on.", flush=True)
-        os._exit(0)
+        try:
+            if (read_json(home.server_record) or {}).get("pid") == os.getpid():
+                home.server_record.unlink(missing_ok=True)
+            print("MusubiTLX has ended. Runs under way go on.", flush=True)
+        finally:
+            os._exit(0)
 
     with suppress(AttributeError):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -53,6 +53,8 @@ def load(home: Home, name: str | None) -> tuple[settings.Settings, list[Invalid]
         data = path.read_bytes()[:MAX_BYTES]
     except FileNotFoundError:
         raise NotFound(f"There is no saved configuration {path.name} yet.") from None
+    except OSError as error:
+        raise Invalid(f"{path.name} can't be read: {error.strerror}.") from error
     try:
         given = yaml.safe_load(data.decode("utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:

@@ -39,7 +39,7 @@ def name_problem(name: str) -> str | None:
         return "it is empty"
     if bad := next((c for c in name if c in FORBIDDEN), None):
         return f"it contains {bad}"
-    if any(unicodedata.category(c) in CONTROL for c in name):
+    if any(unicodedata.category(c) in CONTROL or c == "\ufffd" for c in name):
         return "it contains a control character"
     if name != name.strip() or name.endswith("."):
         return "it begins or ends with a space or a dot"
@@ -171,6 +171,6 @@ def read_json(path: Path) -> dict | None:
     """Return the JSON object in `path`, or None when it is missing, cut short or no object."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

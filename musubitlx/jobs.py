@@ -19,14 +19,28 @@ from pathlib import Path
 
 from musubitlx import births, processes
 from musubitlx.errors import Conflict, NotFound
-from musubitlx.home import PACKAGE_ROOT, Home, child, read_json, stamp_of, write_json
+from musubitlx.home import PACKAGE_ROOT, Home, child, is_storable, read_json, stamp_of, write_json
 
 QUEUED, RUNNING = "queued", "running"
 SUCCEEDED, FAILED, STOPPED, INTERRUPTED = "succeeded", "failed", "stopped", "interrupted"
 ENDED = (SUCCEEDED, FAILED, STOPPED, INTERRUPTED)
 NEXT = {QUEUED: (RUNNING, STOPPED, FAILED), RUNNING: ENDED, **{state: () for state in ENDED}}
 
-READ = ("job.json", "request.json", "status.json")
+READ = ("job.json", "request.json", "status.json", "stop")
+NUMBER = (int, float)
+RECORD_TYPES = {
+    **dict.fromkeys(("id", "kind", "queue", "title", "log"), str),
+    "created": NUMBER,
+    "stages": list,
+}  # what a record must have to be one
+REQUEST_TYPES = {"stop": NUMBER, "position": NUMBER}
+STATUS_TYPES = {
+    **dict.fromkeys(("state", "bar", "reason", "hint"), str),
+    **dict.fromkeys(("started", "ended", "last_seen"), NUMBER),
+    **dict.fromkeys(("runner", "child", "stage", "progress"), dict),
+    "exit_code": int,
+    "outputs": list,
+}
 SILENCE_S = 60.0  # a runner on another machine that wrote nothing for so long is taken for dead
 HOST = socket.gethostname()
 
@@ -79,8 +93,15 @@ class Job:
         self.folder = folder
         self.id = folder.name
         self.record = read_json(folder / "job.json") or {}
-        self.status = read_json(folder / "status.json") or {}
-        self.request = read_json(folder / "request.json") or {}
+        self.status = _typed(read_json(folder / "status.json"), STATUS_TYPES)
+        self.request = _typed(read_json(folder / "request.json"), REQUEST_TYPES)
+        self._stop_file = (folder / "stop").exists()
+
+    @property
+    def usable(self) -> bool:
+        """The record is one of ours, whole, and in the folder it names."""
+        right = all(isinstance(self.record.get(n), kind) for n, kind in RECORD_TYPES.items())
+        return right and self.record["id"] == self.id and is_storable(self.id)
 
     def __getattr__(self, name: str):
         """What was asked for, by name: kind, queue, project, title, stages, log, created…"""
@@ -101,10 +122,14 @@ class Job:
 
     def _state_before_status(self) -> str:
         """Queued; taken out again before it was claimed; or claimed by a runner that died."""
-        claim = read_json(self.folder / "claim")
-        if claim is None:
+        path = self.folder / "claim"
+        if not path.exists():
             return STOPPED if self.stop_asked else QUEUED
-        alive = runner_lives({"runner": claim, "last_seen": claim.get("time", 0)})
+        claim = read_json(path) or {}  # one that can't be read is a dead runner's
+        seen = claim.get("time")
+        alive = runner_lives(
+            {"runner": claim, "last_seen": seen if isinstance(seen, NUMBER) else 0}
+        )
         return QUEUED if alive else INTERRUPTED
 
     @property
@@ -115,7 +140,7 @@ class Job:
     @property
     def stop_asked(self) -> bool:
         """Somebody asked for it to stop."""
-        return bool(self.request.get("stop"))
+        return self._stop_file or bool(self.request.get("stop"))
 
     @property
     def place(self) -> tuple:
@@ -143,10 +168,16 @@ class Job:
             "progress": {**NO_PROGRESS, **status.get("progress", {})},
             "bar": status.get("bar") if state == RUNNING else None,
             "exit_code": status.get("exit_code"),
-            "outputs": [str(path) for path in status.get("outputs", [])],
+            "outputs": [path for path in status.get("outputs", []) if isinstance(path, str)],
             "started": status.get("started"),
             "ended": status.get("ended") or self._untold_end(state),
         }
+
+
+def _typed(found: dict | None, types: dict) -> dict:
+    """The entries of a file that are of the type they should be; the others are as if not there."""
+    given = found or {}
+    return {name: given[name] for name in types if isinstance(given.get(name), types[name])}
 
 
 def runner_lives(status: dict) -> bool:
@@ -186,7 +217,7 @@ class Jobs:
         `claim` is not among them: it is read whenever a state is asked for.
         """
         known = self._read.get(folder.name)
-        if known and is_settled(known[1]) and folder.is_dir():
+        if known and is_settled(known[1]) and stamp_of(folder / "status.json") == known[0][2]:
             return known[1]  # nothing is written to it any more
         stamp = tuple(stamp_of(folder / name) for name in READ)
         if stamp[0] is None:
@@ -194,7 +225,7 @@ class Jobs:
             return None
         if known is None or known[0] != stamp:
             known = self._read[folder.name] = (stamp, Job(folder))
-        return known[1] if known[1].record.get("id") == folder.name else None
+        return known[1] if known[1].usable else None
 
     def all(self) -> list[Job]:
         """Every job, newest first; a record that can't be read is left out."""
@@ -236,7 +267,10 @@ class Jobs:
         if job.ended:
             raise Conflict("This run has ended already.")
         if not job.stop_asked:
-            write_json(job.folder / "request.json", {**job.request, "stop": time.time()})
+            try:
+                write_json(job.folder / "request.json", {**job.request, "stop": time.time()})
+            except OSError:
+                (job.folder / "stop").touch()  # a full disk has room for an empty file
         return Job(job.folder)
 
     def forget(self, job_id: str) -> None:
@@ -244,6 +278,8 @@ class Jobs:
         job = self.get(job_id)
         if not job.ended:
             raise Conflict("This run is not over yet. Stop it first.")
+        if job.state == INTERRUPTED and not is_settled(job):
+            raise Conflict("What is left of this run is being cleared up. Try again in a moment.")
         shutil.rmtree(job.folder)
 
     # -- runners -------------------------------------------------------------------------------

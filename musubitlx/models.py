@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from musubitlx.errors import Invalid, NotFound
-from musubitlx.home import Home, write_text
+from musubitlx.home import Home, is_storable, write_text
 from musubitlx.tensors import Problem, Tensors, read_header
 
 HUB = "https://huggingface.co"
@@ -205,7 +205,7 @@ def read_choices(home: Home) -> tuple[dict, Problem | None]:
 
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         place = getattr(error, "problem_mark", None)
         where = f" (line {place.line + 1})" if place else ""
         return {}, Problem(f"{file} is not readable as YAML{where}.", MEND_CHOICES)
@@ -234,7 +234,7 @@ def set_path(home: Home, id: str, path: str) -> ModelState:
     chosen, trouble = read_choices(home)
     if trouble:
         raise Invalid(trouble.text, field=f"models.{id}", hint=trouble.hint)
-    if not isinstance(path, str):
+    if not isinstance(path, str) or not is_storable(path):
         raise Invalid(f"{row.label}: the path must be a text.", field=f"models.{id}")
     typed = path.strip().strip("\"'")  # as copied from a file manager
     chosen.pop(id, None)

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 POSIX = os.name == "posix"
+MARK = "MUSUBITLX_JOB"  # in the environment of every process of a job: its id
+CHECK_S = 0.05
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 WINDOWS_DETACHED = 0x00000008 | 0x00000200 | 0x08000000  # detached, own group, no window
 WINDOWS_GROUP = 0x00000200 | 0x08000000  # own group, no window
@@ -108,32 +111,45 @@ def _lives(process: psutil.Process, keep: int) -> bool:
     return False
 
 
-def ask_to_end(pid: int) -> None:
-    """Send the polite signal to every member of the tree."""
-    _signal_tree(pid, signal.SIGTERM)
-
-
-def kill_tree(pid: int) -> None:
-    """End every member of the tree at once."""
-    _signal_tree(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-
-
 def _signal_tree(pid: int, number: int) -> None:
     everyone = members(pid)
     if POSIX and everyone and pid != os.getpgrp():
         with suppress(OSError):
             os.killpg(pid, number)  # reaches what was born since we looked
+    _signal(everyone, number)
+
+
+def _signal(everyone: list[psutil.Process], number: int) -> None:
     for process in everyone:
         with suppress(psutil.Error, OSError):
             process.send_signal(number) if POSIX else process.kill()
 
 
-def end_tree(pid: int, *, patience_s: float, check_s: float = 0.05) -> None:
+def end_tree(pid: int, *, patience_s: float) -> None:
     """Ask the tree to end, wait `patience_s` for the last member, then kill what is left."""
-    ask_to_end(pid)
+    _end(lambda: members(pid), lambda number: _signal_tree(pid, number), patience_s)
+
+
+def marked(job_id: str) -> list[psutil.Process]:
+    """Every living process of ours that was started for this job, going by its environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == job_id and _lives(process, keep=0):
+                found.append(process)
+    return found
+
+
+def end_marked(job_id: str, *, patience_s: float) -> None:
+    """End what a job left running, when its runner is gone: as `end_tree`, by the mark."""
+    _end(lambda: marked(job_id), lambda number: _signal(marked(job_id), number), patience_s)
+
+
+def _end(find: Callable, send: Callable[[int], None], patience_s: float) -> None:
+    send(signal.SIGTERM)
     deadline = time.monotonic() + patience_s
-    while members(pid):
+    while find():
         if time.monotonic() >= deadline:
-            kill_tree(pid)
+            send(getattr(signal, "SIGKILL", signal.SIGTERM))
             deadline += 0.5  # again, for what was born between looking and killing
-        time.sleep(check_s)
+        time.sleep(CHECK_S)

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import threading
 import unicodedata
 import uuid
@@ -106,6 +107,11 @@ class Project:
                 ) from None
             return False
 
+    def unmake(self) -> None:
+        """Remove the folder again if nothing but our own scraps is in it."""
+        if all(entry == self.hidden for entry in self.path.iterdir()):
+            shutil.rmtree(self.path, ignore_errors=True)
+
     def file(self, name: str) -> Path:
         """A file of the folder, there or not; NotFound for a name that leads elsewhere."""
         return child(self.path, name)
@@ -126,8 +132,13 @@ class Project:
                 and not entry.name.startswith(".")
                 and is_storable(entry.name)
                 and entry.is_file()
+                and (not entry.is_symlink() or self._is_inside(entry.path))
             ]
         return sorted(found, key=_natural)
+
+    def _is_inside(self, path: str) -> bool:
+        """Whether a link leads to something in this folder, see `home.child`."""
+        return Path(path).resolve().is_relative_to(self.path.resolve())
 
     def images(self) -> list[Image]:
         """Every image with facts and caption."""
@@ -358,6 +369,13 @@ class Upload:
     def stem(self) -> str:
         """What a caption and its image share, folders included."""
         return self.name.replace("\\", "/").rsplit(".", 1)[0].casefold()
+
+
+def clear_incoming(home: Home) -> None:
+    """Remove what uploads left half received when a server was killed; for its start."""
+    for scrap in home.output.glob("*/.musubitlx/incoming/*"):
+        with suppress(OSError):
+            scrap.unlink()
 
 
 def all_projects(home: Home) -> list[dict]:

@@ -7,10 +7,12 @@ metrics, watches RAM, looks for a stop request, and records how it ended.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +21,7 @@ from pathlib import Path
 
 from musubitlx import __version__, births, diagnose, jobs, processes, resources, tensors
 from musubitlx.bell import Ringer
-from musubitlx.home import Home, read_json, stamp_of, write_json, write_text
+from musubitlx.home import Home, stamp_of, write_json, write_text
 from musubitlx.jobs import FAILED, HOST, INTERRUPTED, RUNNING, STOPPED, SUCCEEDED, Job, Jobs, Stage
 from musubitlx.lease import Lease
 from musubitlx.logs import Fold, read_tail
@@ -33,6 +35,7 @@ PATIENCE_S = 10.0  # what a stopped trainer gets before it is killed
 WORKERS_S = 1.0  # what data-loader workers get once their trainer has ended
 RAM_LIMIT_PERCENT = float(os.environ.get("MUSUBITLX_RAM_LIMIT_PERCENT", "95"))
 PIPE_BYTES = 1_048_576
+PIECE_BYTES = 65_536  # folded at once; then whoever looks at the progress has its turn
 BATCH_S = 0.002  # output that comes faster is read in larger blocks, and rung for once
 
 WORK = {"train": "TRAINING", "caption": "CAPTIONING", "download": "DOWNLOAD"}
@@ -58,7 +61,7 @@ class LogFile:
         self.path = path
         self._ringer = ringer
         self._file = path.open("ab", buffering=0)
-        self._lost = 0
+        self.lost = 0
         self._lock = threading.Lock()  # the reader and the main thread both write lines
 
     def write(self, text: str) -> None:
@@ -66,14 +69,14 @@ class LogFile:
         data = text.encode("utf-8", "replace")
         with self._lock:
             try:
-                if self._lost:
-                    self._file.write(f"[{self._lost} bytes of log are lost: disk full]\n".encode())
-                    self._lost = 0
+                if self.lost:
+                    self._file.write(f"[{self.lost} bytes of log are lost: disk full]\n".encode())
+                    self.lost = 0
                 view = memoryview(data)
                 while view:
                     view = view[self._file.write(view) :]
             except OSError:
-                self._lost += len(data)
+                self.lost += len(data)
         self._ringer.ring()
 
     def line(self, text: str = "") -> None:
@@ -118,8 +121,9 @@ class Output(threading.Thread):
             return b""
 
     def _take(self, data: bytes) -> None:
-        with self.lock:
-            self._keep(*self.fold.feed(data))
+        for start in range(0, len(data), PIECE_BYTES):
+            with self.lock:
+                self._keep(*self.fold.feed(data[start : start + PIECE_BYTES]))
         self.changed.set()
 
     def _keep(self, text: str, bars: list[str]) -> None:
@@ -140,6 +144,7 @@ class Execution:
         self._poller = resources.Poller(home.output)
         self._written_at = self._ram_at = 0.0
         self._high_ram = 0
+        self._disk_is_full = False
         self.log: LogFile | None = None
         self.status: dict = {
             "state": RUNNING,
@@ -200,8 +205,10 @@ class Execution:
             "outputs": results,
             "child": None,
         }
-        while not self._write_status() and self.job.folder.is_dir():
-            time.sleep(1.0)  # a full disk: the end must be on record before the next job
+        while not self._write_status() and self._disk_is_full:
+            time.sleep(1.0)  # the end must be on record before the next job
+        if self.log and self.log.lost:
+            self._last_words(end)
         if self.log:
             self.log.close()
         self._ringer.ring()
@@ -251,33 +258,35 @@ class Execution:
         """Start the program and stay with it until it and all its children are gone."""
         try:
             child = processes.start_child(
-                stage.argv, cwd=stage.cwd, env=child_environment(stage.env)
+                stage.argv, cwd=stage.cwd, env=child_environment(stage.env, self.job.id)
             )
         except OSError as error:
             raise End(FAILED, f"{stage.argv[0]} could not be started: {error.strerror}.") from error
-        self.status["child"] = {"pid": child.pid, "birth": births.birth(child.pid)}
-        self._write_status()
         output = Output(child.stdout, self.log)
-        output.start()
-        over = threading.Event()
-        threading.Thread(target=lambda: (child.wait(), over.set()), daemon=True).start()
-        told: End | None = None
         try:
-            while not over.wait(LOOK_S):
-                self._look(output)
-        except End as end:
-            told = end
+            self._stay_with(child, output)
+        except BaseException:  # a stop request, or a fault of ours: nothing may go on alone
             processes.end_tree(child.pid, patience_s=PATIENCE_S)
-        child.wait()
-        processes.end_tree(child.pid, patience_s=WORKERS_S)
-        output.join(timeout=2.0)
-        self._keep_progress(output, all_of_it=True)
-        child.stdout.close()
-        if told:
-            raise told
+            raise
+        finally:
+            child.wait()
+            processes.end_tree(child.pid, patience_s=WORKERS_S)
+            output.join(timeout=2.0)
+            self._keep_progress(output, all_of_it=True)
+            child.stdout.close()
         if child.returncode != 0:
             raise self._failure(stage, child.returncode)
         return output
+
+    def _stay_with(self, child: subprocess.Popen, output: Output) -> None:
+        """Look after a program until it ends; raises End when it has to be ended."""
+        output.start()
+        self.status["child"] = {"pid": child.pid, "birth": births.birth(child.pid)}
+        self._write_status()
+        over = threading.Event()
+        threading.Thread(target=lambda: (child.wait(), over.set()), daemon=True).start()
+        while not over.wait(LOOK_S):
+            self._look(output)
 
     def _failure(self, stage: Stage, code: int) -> End:
         tail = read_tail(self.log.path)
@@ -324,10 +333,9 @@ class Execution:
             raise End(INTERRUPTED, "The runner was told to end, so the run was stopped.")
         if not self.job.folder.is_dir():
             raise End(STOPPED, "Its record was deleted.")
-        if (self.job.folder / "request.json").exists():
-            request = read_json(self.job.folder / "request.json") or {}
-            if request.get("stop"):
-                raise End(STOPPED, "Stopped on request.")
+        asked = any((self.job.folder / name).exists() for name in ("request.json", "stop"))
+        if asked and Job(self.job.folder).stop_asked:
+            raise End(STOPPED, "Stopped on request.")
 
     def _check_ram(self) -> None:
         """Abort above the limit, seen twice in a row: the system would kill without a word."""
@@ -370,7 +378,8 @@ class Execution:
         self._written_at = time.monotonic()
         try:
             write_json(self.job.folder / "status.json", self.status)
-        except OSError:
+        except OSError as error:
+            self._disk_is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             return False
         self._ringer.ring()
         return True
@@ -381,19 +390,29 @@ def identity() -> dict:
     return {"pid": os.getpid(), "birth": births.birth(os.getpid()), "host": HOST}
 
 
-def child_environment(extra: dict[str, str]) -> dict[str, str]:
-    """The environment of a program: ours without our secrets, unbuffered, UTF-8, plus `extra`."""
+def child_environment(extra: dict[str, str], job_id: str) -> dict[str, str]:
+    """The environment of a program: ours without our secrets, unbuffered, UTF-8, plus `extra`.
+
+    The job's id is a mark by which all its processes can be found, whatever
+    became of their parents.
+    """
     mine = {key: value for key, value in os.environ.items() if key != "MUSUBITLX_TOKEN"}
-    return {**mine, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **extra}
+    marked = {**mine, processes.MARK: job_id}
+    return {**marked, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **extra}
 
 
 def claim(job: Job) -> bool:
-    """Make the job ours; False if another runner was first."""
+    """Make the job ours, in one step; False if it was claimed or deleted, or the disk is full."""
+    path = job.folder / "claim"
+    beside = path.with_name(f".claim-{os.getpid()}")
     try:
-        with (job.folder / "claim").open("x") as file:
-            json.dump({**identity(), "time": time.time()}, file)
-    except FileExistsError:
+        write_json(beside, {**identity(), "time": time.time()})
+        os.link(beside, path)
+    except OSError:
         return False
+    finally:
+        with suppress(OSError):
+            beside.unlink()
     return True
 
 
@@ -402,9 +421,7 @@ def settle(records: Jobs, queue: str) -> None:
     for job in records.all():
         if job.queue != queue or job.state != INTERRUPTED or jobs.is_settled(job):
             continue
-        child = job.status.get("child") or {}
-        if child.get("pid") and births.alive(child["pid"], child.get("birth")):
-            processes.end_tree(child["pid"], patience_s=PATIENCE_S)
+        processes.end_marked(job.id, patience_s=PATIENCE_S)
         told = jobs.UNTOLD_REASONS[INTERRUPTED]
         with (
             suppress(OSError, KeyError),
@@ -413,7 +430,8 @@ def settle(records: Jobs, queue: str) -> None:
             log.write(f"\n{WORK.get(job.kind, 'JOB')} ABORTED. {told}\nLog: {job.log}\n")
         now = time.time()
         status = {**job.status, "state": INTERRUPTED, "reason": told, "bar": None, "child": None}
-        write_json(job.folder / "status.json", {**status, "ended": now, "last_seen": now})
+        with suppress(OSError):  # a full disk: the next runner tries again
+            write_json(job.folder / "status.json", {**status, "ended": now, "last_seen": now})
 
 
 def work(home: Home, queue: str, ended: threading.Event) -> None:
@@ -423,13 +441,21 @@ def work(home: Home, queue: str, ended: threading.Event) -> None:
     while not ended.is_set() and lease.take():
         try:
             settle(records, queue)
-            while not ended.is_set() and (waiting := records.waiting(queue)):
-                if claim(waiting[0]):
-                    Execution(home, waiting[0], ended).run()
+            refused: set[str] = set()
+            while not ended.is_set() and (job := next_job(records, queue, refused)):
+                if claim(job):
+                    Execution(home, job, ended).run()
+                else:
+                    refused.add(job.id)
         finally:
             lease.give_back()
-        if not records.waiting(queue):  # looked at again: a job may have come meanwhile
+        if next_job(records, queue, refused) is None:  # a job may have come meanwhile
             return
+
+
+def next_job(records: Jobs, queue: str, refused: set[str]) -> Job | None:
+    """The next job of a queue that could be claimed, None if there is none."""
+    return next((job for job in records.waiting(queue) if job.id not in refused), None)
 
 
 def main(argv: list[str] | None = None) -> int:

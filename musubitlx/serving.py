@@ -7,6 +7,7 @@ lets others work, a way to do heavy work aside, and whether a client has gone.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import select
 import socket
@@ -127,6 +128,9 @@ class WaitressServer(Server):
 
     def __init__(self) -> None:
         import waitress.server  # noqa: F401 - so that a missing package is noticed here
+
+        # It would warn whenever a page waits for a thread, which streams make usual.
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
     def gone(self, environ: dict) -> bool:
         closed = environ.get("waitress.client_disconnected")

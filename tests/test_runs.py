@@ -30,6 +30,17 @@ def training(server, job: str) -> dict:
     return server.get(f"/api/jobs/{job}")
 
 
+def jobs_without_runner(home) -> Jobs:
+    """Records whose runner the server has to start: as if it had died before doing so."""
+    jobs = Jobs(home)
+    jobs.wake_runner = lambda queue: None
+    return jobs
+
+
+def echo(home):
+    return bare_plan(home, [sys.executable, "-c", "print('hello')"])
+
+
 def status_of(server, job: str) -> dict:
     return json.loads((server.home / f"output/.jobs/{job}/status.json").read_text())
 
@@ -249,6 +260,92 @@ def test_a_killed_runner_leaves_interrupted_and_no_trainer(with_stand_in):
     assert server.wait_for(start_run(server), "running", seconds=10)  # the queue goes on
 
 
+def test_a_killed_runner_leaves_none_of_a_stubborn_family(with_stand_in):
+    server = with_stand_in(train="stubborn")
+    job = start_run(server)
+    members = wait_until(
+        lambda: len(found := re.findall(r"MEMBER (\d+)", server.log(job))) == 3 and found,
+        what="three processes",
+    )
+    os.kill(status_of(server, job)["runner"]["pid"], signal.SIGKILL)
+    server.wait_for(job, "interrupted", seconds=2)
+    refused = server.call("DELETE", f"/api/jobs/{job}")
+    assert refused.status_code == 409 or not any(births.birth(int(pid)) for pid in members)
+    wait_until(lambda: not any(births.birth(int(pid)) for pid in members), what="their end")
+    wait_until(lambda: server.call("DELETE", f"/api/jobs/{job}").status_code == 200, what="it")
+
+
+ODD_RECORDS = {
+    "job.json": [b"", b"[]", b"{", b"[" * 100_000, b'{"id": "odd-1"}', b'{"created": "x"}'],
+    "status.json": [
+        b"{",
+        b"[" * 100_000,
+        b'{"state": ["x"]}',
+        b'{"state": "running", "runner": "x"}',
+        b'{"state": "running", "runner": {"host": "other"}, "last_seen": "x"}',
+        b'{"state": "failed", "progress": [1], "outputs": ["a\\u0000b", 3], "child": "x"}',
+    ],
+    "request.json": [b"[" * 100_000, b'{"position": "x", "stop": "y"}'],
+    "claim": [b"", b"[]", b'{"time": "x", "host": "other"}'],
+}
+
+
+def test_odd_records_harm_no_other_job(program, home):
+    server = program()
+    template = jobs_without_runner(home).submit(echo(home)).record
+    for number, (name, content) in enumerate(
+        (name, content) for name, contents in ODD_RECORDS.items() for content in contents
+    ):
+        folder = home.jobs / f"odd-{number}"
+        folder.mkdir()
+        record = {**template, "id": folder.name, "queue": "net"}
+        (folder / "job.json").write_text(json.dumps(record))
+        (folder / name).write_bytes(content.replace(b"odd-1", folder.name.encode()))
+    assert isinstance(server.get("/api/jobs"), list) and server.get("/api/state")
+    job = jobs_without_runner(home).submit(echo(home))
+    assert server.wait_for(job.id, seconds=10)["state"] == "succeeded"
+    assert "Traceback" not in server.said.read_text()
+
+
+def test_an_empty_claim_does_not_block_the_queue(program, home):
+    first, second = (jobs_without_runner(home).submit(echo(home)) for _ in range(2))
+    (first.folder / "claim").touch()
+    server = program()
+    assert server.wait_for(second.id, seconds=10)["state"] == "succeeded"
+    assert server.get(f"/api/jobs/{first.id}")["state"] == "interrupted"
+
+
+def test_a_stop_that_no_disk_space_is_left_for_is_heard(with_stand_in):
+    server = with_stand_in(env=SLOW)
+    job = start_run(server)
+    training(server, job)
+    (server.home / f"output/.jobs/{job}/stop").touch()  # what the server leaves on a full disk
+    assert server.wait_for(job)["state"] == "stopped"
+
+
+def test_a_server_whose_terminal_is_gone_still_ends(home):
+    import subprocess
+
+    from support import ROOT, clean_environment
+
+    command = [sys.executable, str(ROOT / "webgui.py"), "--home", str(home.root), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_environment())
+    wait_until(lambda: home.server_record.exists(), what="the server")
+    server.stdout.close()
+    server.terminate()
+    server.wait(timeout=5)
+    assert not home.server_record.exists()
+
+
+def test_scraps_of_a_killed_upload_are_gone_after_the_next_start(live_server):
+    scraps = live_server.home / "output/ball/.musubitlx/incoming"
+    scraps.mkdir(parents=True)
+    live_server.kill()
+    (scraps / "x.part").write_bytes(b"half")
+    live_server.start()
+    assert not list(scraps.iterdir())
+
+
 def test_a_pid_that_now_belongs_to_another_is_not_a_running_job(with_stand_in):
     server = with_stand_in()
     job = server.wait_for(start_run(server))["id"]
@@ -262,9 +359,7 @@ def test_a_pid_that_now_belongs_to_another_is_not_a_running_job(with_stand_in):
 
 
 def test_jobs_queued_while_no_server_ran_are_worked_off_at_its_start(program, home):
-    jobs = Jobs(home)
-    jobs.wake_runner = lambda queue: None  # as if the server had died between record and runner
-    job = jobs.submit(bare_plan(home, [sys.executable, "-c", "print('hello')"]))
+    job = jobs_without_runner(home).submit(echo(home))
     server = program()
     assert server.wait_for(job.id)["state"] == "succeeded"
     assert "hello" in server.log(job.id)
@@ -302,9 +397,6 @@ def test_a_program_that_is_not_there_is_a_sentence(program, home):
 def test_secrets_of_the_server_do_not_reach_the_trainer(program, home):
     server = program(env={"MUSUBITLX_TOKEN": "s3cret-token"})
     show = "import os; print(sorted(k for k, v in os.environ.items() if 's3cret' in v))"
-    job = server.post  # the server is what starts the runner here
-    record = Jobs(home)
-    record.wake_runner = lambda queue: None
-    job = record.submit(bare_plan(home, [sys.executable, "-c", show]))
+    job = jobs_without_runner(home).submit(bare_plan(home, [sys.executable, "-c", show]))
     server.wait_for(job.id)
     assert "[]" in server.log(job.id)
