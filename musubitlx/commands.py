@@ -311,7 +311,7 @@ def build(
     return Plan(
         kind="train",
         queue=QUEUE,
-        title=f"{project.name}: training {name}",
+        title=f"Training {name}",
         project=project.name,
         settings=settings,
         stages=[

@@ -57,7 +57,7 @@ def find(home: Home, *, practice: bool = False) -> Trainer:
     Musubi's folder, else the one that runs this.
     """
     if practice:
-        return _practice("it was asked for")
+        return _practice("it was started with --practice")
     if told := os.environ.get("MUSUBI_DIR"):
         folder = Path(told).expanduser().resolve()
         if not _holds_musubi(folder):
@@ -176,10 +176,26 @@ def check_flags(line: str, *, taken: Iterable[str]) -> list[str]:
     try:
         _, rest = parser.parse_known_args(words)
     except (_Refused, argparse.ArgumentError) as error:
-        raise _invalid(str(error)) from error
+        raise _invalid(_in_words(str(error))) from error
     if rest:
         raise _invalid(f"{rest[0]} belongs to no option")
     return words
+
+
+WORDS = (  # argparse's messages, and how a person would say them
+    (r"argument (\S+): expected one argument", r"\1 needs a value"),
+    (r"argument (\S+): invalid int value: (.*)", r"\1 needs a whole number, not \2"),
+    (r"argument (\S+): invalid float value: (.*)", r"\1 needs a number, not \2"),
+    (r"argument (\S+): invalid choice: (\S+) \((choose from .*)\)", r"\1 can't be \2, \3"),
+    (r"argument (\S+): ignored explicit argument .*", r"\1 takes no value"),
+)
+
+
+def _in_words(message: str) -> str:
+    for pattern, words in WORDS:
+        if match := re.fullmatch(pattern, message):
+            return match.expand(words)
+    return message
 
 
 def _check_name(name: str, known: set[str], taken: set[str]) -> None:

@@ -145,6 +145,7 @@ class Execution:
         self._written_at = self._ram_at = 0.0
         self._high_ram = 0
         self._disk_is_full = False
+        self._there: dict[str, tuple | None] = {}  # results of an earlier run, as they were
         self.log: LogFile | None = None
         self.status: dict = {
             "state": RUNNING,
@@ -189,11 +190,12 @@ class Execution:
                 f"{Path(gone[0]).name} is not there any more, and this run was queued with it.",
                 hint="Start a new run: it takes the images as they are then.",
             )
+        self._there = {path: stamp_of(Path(path)) for path in self.job.results}
         for path, text in self.job.files.items():
             write_text(Path(path), text)
 
     def _finish(self, end: End) -> None:
-        results = [path for path in self.job.results if Path(path).is_file()]
+        results = [p for p, old in self._there.items() if stamp_of(Path(p)) not in (None, old)]
         self._last_words(end)
         self.status |= {
             "state": end.state,

@@ -26,7 +26,7 @@ SETTINGS = {
     "sample_prompt_text": "{{trigger}}, a red ball on a soft background\n{{trigger}}, a red ball",
     "sample_at_first": True,
 }
-SIZES = {"page": (1366, 900), "page-light": (1366, 900), "phone": (390, 844)}
+SIZES = {"page": (1366, 900), "phone": (390, 844)}
 
 
 def prepare(server: Program) -> None:
@@ -53,9 +53,8 @@ def take(server: Program) -> None:
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         for name, (width, height) in SIZES.items():
-            scheme = "light" if name.endswith("light") else "dark"
             size = {"width": width, "height": height}
-            page = browser.new_page(viewport=size, color_scheme=scheme)
+            page = browser.new_page(viewport=size, color_scheme="dark")
             page.goto(server.url + "/?project=red%20ball")
             page.get_by_text("Live").wait_for()
             page.wait_for_timeout(800)

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import requests
 
+from musubitlx.home import read_json
+
 ROOT = Path(__file__).resolve().parent.parent
 STANDINS = Path(__file__).resolve().parent / "standins"
 
@@ -112,7 +114,7 @@ class Program:
             self.process.terminate()
             self.process.wait(timeout=10)
         for runner in self.home.glob("output/.jobs/*/status.json"):
-            end_runner(json.loads(runner.read_text()))
+            end_runner(read_json(runner) or {})
 
     # -- HTTP ----------------------------------------------------------------------------------
 
@@ -196,7 +198,7 @@ def end_runner(status: dict) -> None:
     from musubitlx import births
 
     for who in (status.get("child"), status.get("runner")):
-        if who and births.alive(who.get("pid"), who.get("birth")):
+        if isinstance(who, dict) and births.alive(who.get("pid"), who.get("birth")):
             try:
                 os.kill(who["pid"], signal.SIGKILL)
             except OSError:

@@ -109,6 +109,7 @@ def test_files_of_an_earlier_run_do_not_count_as_this_ones(with_stand_in, tmp_pa
     nothing = (package / "qwen_image_train_network.py").with_name("qwen_image_train_network.py")
     nothing.write_text("print('found 0 images')\n")
     job = server.wait_for(start_run(server))
+    assert job["outputs"] == []  # the file there is another run's
     assert job["state"] == "failed" and "did not write 1 of 1 files" in job["reason"]
 
 
