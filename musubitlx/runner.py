@@ -253,10 +253,10 @@ class Execution:
         self.log.line("$ " + shlex.join(stage.argv))
         self._check_requests()
         before = {path: stamp_of(Path(path)) for path in stage.outputs}
-        output = self._run_program(stage)
-        self._check_outputs(stage, before, output)
+        self._run_program(stage)
+        self._check_outputs(stage, before)
 
-    def _run_program(self, stage: Stage) -> Output:
+    def _run_program(self, stage: Stage) -> None:
         """Start the program and stay with it until it and all its children are gone."""
         try:
             child = processes.start_child(
@@ -278,7 +278,6 @@ class Execution:
             child.stdout.close()
         if child.returncode != 0:
             raise self._failure(stage, child.returncode)
-        return output
 
     def _stay_with(self, child: subprocess.Popen, output: Output) -> None:
         """Look after a program until it ends; raises End when it has to be ended."""
@@ -296,7 +295,7 @@ class Execution:
         reason = found.cause if found else f"{stage.title} ended with exit code {code}."
         return End(FAILED, reason, hint=found.remedy if found else None, exit_code=code)
 
-    def _check_outputs(self, stage: Stage, before: dict, output: Output) -> None:
+    def _check_outputs(self, stage: Stage, before: dict) -> None:
         """Exit code 0 is not success by itself: the files must be there, new and whole."""
         missing = [path for path in stage.outputs if stamp_of(Path(path)) in (None, before[path])]
         if missing:

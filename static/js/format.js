@@ -61,3 +61,13 @@ export const STATES = {
   stopped: "Stopped",
   interrupted: "Interrupted",
 };
+
+/** The tone of each state of a job, as the tags are coloured. */
+export const TONES = {
+  queued: "quiet",
+  running: "accent",
+  succeeded: "good",
+  failed: "danger",
+  stopped: "quiet",
+  interrupted: "warn",
+};

@@ -4,18 +4,10 @@ import "./theme.js";
 import { at, get, post, remove } from "./api.js";
 import { complain, confirmed } from "./dialogs.js";
 import { el, find, say } from "./dom.js";
-import { STATES, count, duration, loss, when } from "./format.js";
+import { STATES, TONES, count, duration, loss, when } from "./format.js";
 import { ended } from "./stream.js";
 
 const LOOK_MS = 2000;
-const TONES = {
-  queued: "quiet",
-  running: "accent",
-  succeeded: "good",
-  failed: "danger",
-  stopped: "quiet",
-  interrupted: "warn",
-};
 
 const table = find("[data-runs]");
 const body = find("tbody", table);

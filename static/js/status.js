@@ -1,19 +1,11 @@
 /** The header line and the tab's title: folder, what runs, step, time left, RAM, VRAM. */
 
 import { find, say } from "./dom.js";
-import { STATES, duration } from "./format.js";
+import { STATES, TONES, duration } from "./format.js";
 import { project } from "./project.js";
 import { eta, followedJob } from "./run.js";
 import { ended } from "./stream.js";
 
-const TONES = {
-  queued: "quiet",
-  running: "accent",
-  succeeded: "good",
-  failed: "danger",
-  stopped: "quiet",
-  interrupted: "warn",
-};
 const STAGES = { latents: "Latents", text_encoder: "Text encoder" };
 
 let reached = true; // false while the server can't be reached: what stands here is old
