@@ -1,4 +1,7 @@
-"""A trainer whose whole family ignores the polite signal; one grandchild leaves the session too."""
+"""A trainer whose whole family ignores the polite signal; one grandchild leaves the session too.
+
+Each says its pid in one write: three of them share the pipe.
+"""
 
 import os
 import signal
@@ -14,10 +17,10 @@ if sys.argv[1] == "apart":
     os.setsid()
     if os.fork():
         os._exit(0)
-print("MEMBER", os.getpid(), flush=True)
+os.write(1, b"MEMBER %d\n" % os.getpid())
 time.sleep(600)
 """
 for how in ("beside", "apart"):
     subprocess.Popen([sys.executable, "-c", BODY, how])
-print("MEMBER", os.getpid(), flush=True)
+os.write(1, b"MEMBER %d\n" % os.getpid())
 time.sleep(600)
