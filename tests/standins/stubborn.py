@@ -17,7 +17,7 @@ if sys.argv[1] == "apart":
     os.setsid()
     if os.fork():
         os._exit(0)
-os.write(1, b"MEMBER %d\n" % os.getpid())
+os.write(1, b"MEMBER %d\\n" % os.getpid())
 time.sleep(600)
 """
 for how in ("beside", "apart"):
