@@ -25,6 +25,7 @@ from musubitlx.logs import read_lines, start_of_tail
 from musubitlx.projects import Project
 
 LOOK_S = 0.25  # how often a stream looks without being woken, also whether its client has gone
+IDLE_LOOK_S = 0.5  # the same while nothing runs
 HEARTBEAT_S = 15.0
 STATUS_S = 0.2  # a job's state is told at most this often while it runs
 QUEUE_S = 1.0  # how often the other jobs are looked at; one look serves all viewers
@@ -103,7 +104,7 @@ class Feed:
             if view.behind:
                 nap(0)  # there is more, but others have their turn
             else:
-                self.bell.wait(rung, LOOK_S)
+                self.bell.wait(rung, LOOK_S if view.busy else IDLE_LOOK_S)
             if gone():
                 return
 
@@ -113,6 +114,8 @@ class Feed:
         known = self._looks.get(job_id)
         if known is None or now - known.at > SHARED_S:
             job = self.jobs.get(job_id)
+            if known and known.ended and known.job is job:
+                return known  # nothing changes about it any more
             told = self.describe(job)
             known = Look(job, told["state"] in ENDED, told, now)
             if len(self._looks) > REMEMBERED:
@@ -166,6 +169,11 @@ class View:
         self._samples_stamp: object = None
         self._at = dict.fromkeys(("job", "queue", "resources", "samples"), float("-inf"))
         self._resume(last_id)
+
+    @property
+    def busy(self) -> bool:
+        """The followed job is not over."""
+        return self._look is not None and not self._look.ended
 
     def news(self) -> list[bytes]:
         """Every event that is due now, in the order in which things happened."""

@@ -10,6 +10,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -459,10 +460,17 @@ def next_job(records: Jobs, queue: str, refused: set[str]) -> Job | None:
     return next((job for job in records.waiting(queue) if job.id not in refused), None)
 
 
+def queue_name(text: str) -> str:
+    """The name of a queue; ValueError for anything else, which could lead out of the folder."""
+    if not re.fullmatch(r"gpu\d{1,3}|net", text):
+        raise ValueError(text)
+    return text
+
+
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line, work the queue, return the exit code."""
     parser = argparse.ArgumentParser(prog="musubitlx.runner", description=__doc__)
-    parser.add_argument("queue", choices=["gpu0", "net"], help="which queue to work off")
+    parser.add_argument("queue", type=queue_name, help="which queue: gpu0, gpu1… or net")
     parser.add_argument("--home", required=True, help="the home folder")
     asked = parser.parse_args(argv)
     ended = threading.Event()
