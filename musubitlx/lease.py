@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -12,6 +13,9 @@ except ImportError:  # Windows
     import msvcrt
 
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # network and FUSE file systems
+
+
 class Lease:
     """An exclusive lock on a file, held while this process has it open."""
 
@@ -20,16 +24,20 @@ class Lease:
         self._handle: int | None = None
 
     def take(self) -> bool:
-        """Try to get it; False when another process has it."""
+        """Try to get it; False when another process has it.
+
+        Where the file system knows no locks everybody gets it: better than nobody.
+        """
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if fcntl:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             else:
                 msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            os.close(handle)
-            return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(handle)
+                return False
         self._handle = handle
         return True
 

@@ -409,7 +409,12 @@ def claim(job: Job) -> bool:
     beside = path.with_name(f".claim-{os.getpid()}")
     try:
         write_json(beside, {**identity(), "time": time.time()})
-        os.link(beside, path)
+        try:
+            os.link(beside, path)  # whole or not at all, and only if nobody was first
+        except OSError as error:
+            if path.exists() or error.errno == errno.ENOSPC:
+                return False
+            beside.rename(path)  # a file system without links; the lease keeps others away
     except OSError:
         return False
     finally:

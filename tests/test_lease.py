@@ -64,3 +64,14 @@ def test_a_child_of_the_holder_does_not_hold_it(tmp_path):
     finally:
         child.kill()
         child.wait()
+
+
+def test_a_file_system_without_locks_stops_nobody(tmp_path, monkeypatch):
+    import errno
+    import fcntl
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert Lease(tmp_path / "lock").take()

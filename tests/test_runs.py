@@ -316,6 +316,20 @@ def test_an_empty_claim_does_not_block_the_queue(program, home):
     assert server.get(f"/api/jobs/{first.id}")["state"] == "interrupted"
 
 
+def test_a_job_is_claimed_once_on_a_file_system_without_links_too(home, monkeypatch):
+    from musubitlx import runner
+
+    first, second = (jobs_without_runner(home).submit(echo(home)) for _ in range(2))
+    assert runner.claim(first) and not runner.claim(first)
+
+    def no_links(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert runner.claim(second) and not runner.claim(second) and not runner.claim(first)
+    assert not list(second.folder.glob(".*"))
+
+
 def test_a_stop_that_no_disk_space_is_left_for_is_heard(with_stand_in):
     server = with_stand_in(env=SLOW)
     job = start_run(server)
