@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,10 +36,16 @@ from werkzeug.local import LocalProxy
 
 from musubitlx import (
     __version__,
+    archives,
     births,
+    buckets,
+    captions,
     commands,
     configs,
+    edits,
     events,
+    health,
+    looks,
     metrics,
     models,
     musubi,
@@ -47,22 +54,34 @@ from musubitlx import (
     resources,
     serving,
     settings,
+    trash,
+    uploads,
 )
 from musubitlx.access import Access, Visit, addresses, is_loopback
 from musubitlx.assets import Assets
 from musubitlx.bell import Bell
-from musubitlx.errors import Conflict, DiskFull, Invalid, NotFound, TooLarge, UserError
-from musubitlx.home import PACKAGE_ROOT, Home, read_json, write_json
+from musubitlx.errors import (
+    Conflict,
+    DiskFull,
+    Invalid,
+    NotFound,
+    TooLarge,
+    UserError,
+    disk_error,
+)
+from musubitlx.home import PACKAGE_ROOT, RESERVE_BYTES, Home, read_json, write_json
+from musubitlx.imports import Imports
 from musubitlx.jobs import Job, Jobs
 from musubitlx.lease import Lease
 from musubitlx.logs import blocks, whole_size
-from musubitlx.projects import Image, Project, Upload
+from musubitlx.projects import Image, Project
+from musubitlx.uploads import Taken, Upload
 
 COOKIE = "musubitlx_token"
 COOKIE_S = 365 * 24 * 3600
-RESERVE_BYTES = 200_000_000  # an upload must leave this much of the disk free
 JSON_BYTES = 2_000_000  # the longest JSON body that is read
 RECONCILE_S = 2.0
+TRASH_S = 60.0
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'self'; object-src 'none'",
@@ -96,7 +115,7 @@ class UploadRequest(Request):
     ):
         if "project" not in g:
             raise Invalid("Files are not taken at this address.")
-        path = g.project.incoming()
+        path = uploads.incoming(g.project)
         g.received.append(path)
         return ReceivedFile(path.open("w+b"), house.server.nap)
 
@@ -114,6 +133,8 @@ class House:
     poller: resources.Poller
     assets: Assets
     feed: events.Feed
+    imports: Imports
+    inspections: looks.Inspections
     streams: set[object] = field(default_factory=set)  # one for each that is open
 
     def trainer(self) -> musubi.Trainer:
@@ -126,9 +147,17 @@ routes = Blueprint("musubitlx", __name__)
 
 
 def create_app(
-    home: Home, server: serving.Server, access: Access, *, practice: bool = False
+    home: Home,
+    server: serving.Server,
+    access: Access,
+    *,
+    practice: bool = False,
+    import_roots: Iterable[str] = (),
 ) -> Flask:
-    """The web app for one home folder; `server` says how waiting and heavy work are done."""
+    """The web app for one home folder; `server` says how waiting and heavy work are done.
+
+    `import_roots` are folders of this machine from which images may be imported.
+    """
     app = Flask(__name__, static_folder=None)
     app.request_class = UploadRequest
     app.json.ensure_ascii = False
@@ -144,6 +173,8 @@ def create_app(
         bell=bell,
         poller=poller,
         assets=Assets(PACKAGE_ROOT / "static"),
+        imports=Imports(home, import_roots),
+        inspections=looks.Inspections(),
         feed=events.Feed(
             home,
             jobs,
@@ -219,7 +250,7 @@ def show_disk_error(error: OSError):
         text = "The request broke off before its end."
         return show_error({"error": text, "field": None, "hint": "Send it again."}, 400)
     print_error(error)
-    told = projects.disk_error(error)
+    told = disk_error(error)
     if isinstance(told, DiskFull):
         return show_error(told.as_dict(), told.http_status)
     text = f"The disk or the system refused: {error.strerror or error}."
@@ -413,44 +444,168 @@ def make_project():
 def show_project(name: str):
     """Images with captions and final texts, and what training made."""
     project = open_project(name)
-    texts = text_settings()
-    images = project.images()
+    shown = View.asked()
     return {
         "name": project.name,
         "path": str(project.path),
-        "images": [describe_image(project, image, *texts) for image in images],
+        "images": [describe_image(project, image, shown) for image in project.images()],
         "outputs": [describe_file(project, path) for path in project.outputs()],
+        "last_edit": edits.last(project),
         "warnings": [],
     }
 
 
+@routes.get("/api/projects/<name>/health")
+def show_health(name: str):
+    """What is wrong with the images and captions, as far as they have been looked at."""
+    project = open_project(name)
+    house.inspections.ask(project)
+    chosen, _ = settings.read({**request.args.to_dict(), "output_dir": project.name})
+    return house.server.offload(health.report, project, chosen)
+
+
+# -- images ---------------------------------------------------------------------------------------
+
+
 @routes.post("/api/projects/<name>/images")
 def add_images(name: str):
-    """Take in uploaded images and the captions that come with them."""
+    """Take in uploaded images, the captions that come with them, and archives of both."""
     g.project = project = open_project(name, must_exist=False)
     check_room(project, request.content_length or 0)
     is_new = project.make()
-    uploads = []
-    for file in request.files.getlist("files"):
-        file.stream.close()
-        uploads.append(Upload(Path(file.stream.name), file.filename or ""))
-    added, rejected, captioned = project.admit_all(uploads, house.server.each)
-    if is_new and not added:
-        project.unmake()
-    if not uploads:
-        raise Invalid("No files came with the request.", field="files")
-    texts = text_settings()
+    received = []
+    try:
+        for file in request.files.getlist("files"):
+            file.stream.close()
+            received.append(Upload(Path(file.stream.name), file.filename or ""))
+        if not received:
+            raise Invalid("No files came with the request.", field="files")
+        taken = take_in(project, received)
+    finally:
+        if is_new:
+            project.unmake()
+    return answer_for(project, taken)
+
+
+def take_in(project: Project, received: list[Upload]) -> Taken:
+    """Unpack what is an archive, then admit everything; paths are noted, so that none stays."""
+    files, rejected = [], []
+    for upload in received:
+        if not upload.is_archive:
+            files.append(upload)
+            continue
+        fresh, free = fresh_paths(project, g.received), free_bytes(project)
+        try:
+            unpack = partial(archives.unpack, upload.received, fresh, free=free)
+            unpacked = house.server.offload(unpack)
+        except Invalid as error:
+            rejected.append({"name": upload.name, "reason": str(error)})
+            continue
+        finally:
+            upload.received.unlink(missing_ok=True)
+        files += [Upload(path, inner) for path, inner in unpacked.files]
+        rejected += unpacked.rejected
+    taken = uploads.admit_all(project, files, house.server.each)
+    taken.rejected[:0] = rejected
+    house.inspections.ask(project)
+    return taken
+
+
+def answer_for(project: Project, taken: Taken):
+    """What became of each file: 201, or 422 when none of them was of use."""
+    shown = View.asked()
     body = {
-        "added": [describe_image(project, image, *texts) for image in added],
-        "rejected": rejected,
-        "captions": captioned,
+        "added": [describe_image(project, image, shown) for image in taken.added],
+        "present": taken.present,
+        "rejected": taken.rejected,
+        "captions": taken.captioned,
     }
-    if not added and not captioned:
-        reason = f"{rejected[0]['name'][:100]}: {rejected[0]['reason']}"
-        many = len(rejected) > 1
-        text = f"None of the {len(rejected)} files could be used" if many else "Not used"
-        return {"error": f"{text}. {reason}.", "field": "files", "hint": None, **body}, 422
-    return body, 201
+    if taken.added or taken.captioned:
+        return body, 201
+    if taken.full:
+        return {**taken.full.as_dict(), **body}, taken.full.http_status
+    if taken.present:
+        return body, 200
+    if not taken.rejected:
+        return {
+            "error": "There is no image in it.",
+            "field": "files",
+            "hint": None,
+            **body,
+        }, 422
+    reason = f"{taken.rejected[0]['name'][:100]}: {taken.rejected[0]['reason']}"
+    many = len(taken.rejected) > 1
+    text = f"None of the {len(taken.rejected)} files could be used" if many else "Not used"
+    return {"error": f"{text}. {reason}.", "field": "files", "hint": None, **body}, 422
+
+
+@routes.get("/api/import")
+def browse_imports():
+    """The folders of this machine that images may be taken from, or what is in one of them."""
+    path = request.args.get("path")
+    if path:
+        return house.server.offload(house.imports.browse, path)
+    return {"roots": house.imports.roots()}
+
+
+@routes.post("/api/projects/<name>/import")
+def import_images(name: str):
+    """Copy files from a folder of this machine and take them in like uploads."""
+    body = json_body()
+    folder, names = body.get("path"), names_of(body)
+    if not isinstance(folder, str):
+        raise Invalid("Name the folder to import from.", field="path")
+    project = open_project(name, must_exist=False)
+    is_new = project.make()
+    try:
+        files, rejected = house.server.offload(
+            house.imports.copy, folder, names, fresh_paths(project, g.received)
+        )
+        taken = take_in(project, [Upload(path, inner) for path, inner in files])
+    finally:
+        if is_new:
+            project.unmake()
+    taken.rejected[:0] = rejected
+    return answer_for(project, taken)
+
+
+def fresh_paths(project: Project, received: list[Path]) -> Callable[[], Path]:
+    """A function that gives paths for files to come and notes them, so that none is left over."""
+
+    def fresh() -> Path:
+        received.append(uploads.incoming(project))
+        return received[-1]
+
+    return fresh
+
+
+@routes.post("/api/projects/<name>/images/remove")
+def remove_images(name: str):
+    """Remove several images with captions and caches; all can be brought back together."""
+    return remove(open_project(name), names_of(json_body()))
+
+
+@routes.post("/api/projects/<name>/images/mend")
+def mend_images(name: str):
+    """Make files that were put into the folder by hand fit for training; originals are kept."""
+    project, shown = open_project(name), View.asked()
+    names = names_of(json_body())
+    refuse_while_needed(project)
+    mended, rejected = house.server.offload(uploads.mend_all, project, names)
+    house.inspections.ask(project)
+    return {
+        "mended": [describe_image(project, image, shown) for image in mended],
+        "rejected": rejected,
+    }
+
+
+@routes.post("/api/projects/<name>/trash/<key>/restore")
+def restore_images(name: str, key: str):
+    """Bring back what was removed."""
+    project, shown = open_project(name), View.asked()
+    restored = trash.restore(project, key)
+    house.inspections.ask(project)
+    return {"restored": [describe_image(project, image, shown) for image in restored]}
 
 
 @routes.get("/api/projects/<name>/images/<image>")
@@ -468,22 +623,68 @@ def show_thumb(name: str, image: str):
 @routes.delete("/api/projects/<name>/images/<image>")
 def remove_image(name: str, image: str):
     """Remove an image with caption and caches, unless a run needs it."""
-    project = open_project(name)
+    told = remove(open_project(name), [image])
+    return {"removed": image, "undo": told["undo"]}
+
+
+def remove(project: Project, names: list[str]) -> dict:
+    """Move images into the trash; the answer says how to bring them back."""
+    refuse_while_needed(project)
+    removed, key = trash.throw_away(project, names)
+    return {"removed": removed, "undo": key}
+
+
+def refuse_while_needed(project: Project) -> None:
+    """Conflict while a run that reads the folder's images is queued or under way."""
     if any(job.kind == "train" for job in house.jobs.of_project(project.name)):
         raise Conflict(
             "A run with this image is queued or under way.",
             hint="Stop it first, or remove the image afterwards.",
         )
-    project.remove(image)
-    return {"removed": image}
+
+
+# -- captions -------------------------------------------------------------------------------------
 
 
 @routes.put("/api/projects/<name>/images/<image>/caption")
 def save_caption(name: str, image: str):
-    """Save a caption at once."""
-    project = open_project(name)
-    saved = project.set_caption(image, json_body().get("text"))
-    return describe_image(project, saved, *text_settings())
+    """Save a caption at once; 409 if it is not any more what its writer started from (`base`)."""
+    project, body = open_project(name), json_body()
+    base = body.get("base")
+    if base is not None and not isinstance(base, str):
+        raise Invalid("`base` is the tag of the caption it was typed over.", field="base")
+    saved = project.set_caption(image, body.get("text"), base=base)
+    house.bell.ring()
+    return describe_image(project, saved, View.asked())
+
+
+@routes.post("/api/projects/<name>/captions/edit")
+def edit_captions(name: str):
+    """Show what a bulk step would change, or do it as it was shown."""
+    project, body = open_project(name), json_body()
+    edit = edits.Edit.parse(body.get("edit"))
+    wanted = None if body.get("names") is None else set(names_of(body))
+    images = [image for image in project.images() if wanted is None or image.name in wanted]
+    found = edits.changes(images, edit)
+    if body.get("preview"):
+        return {"changes": [change.as_dict() for change in found], "seen": edits.tag(found)}
+    seen = body.get("seen")
+    if seen is not None and not isinstance(seen, str):
+        raise Invalid("`seen` is what the preview gave.", field="seen")
+    changed = house.server.offload(edits.apply, project, edit, found, seen)
+    house.bell.ring()
+    return {"changed": changed, "last_edit": edits.last(project)}
+
+
+@routes.post("/api/projects/<name>/captions/undo")
+def undo_captions(name: str):
+    """Take the last bulk step back."""
+    restored, left = house.server.offload(edits.undo, open_project(name))
+    house.bell.ring()
+    return {"restored": restored, "left": left}
+
+
+# -- results --------------------------------------------------------------------------------------
 
 
 @routes.get("/api/projects/<name>/samples")
@@ -591,7 +792,10 @@ def stream():
         return body, 503, {"Retry-After": "15"}
     last_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
     gone = partial(house.server.gone, request.environ)
-    told = house.feed.stream(job, last_id, gone, house.server.nap)
+    project = request.args.get("project") or None
+    if project:
+        open_project(project, must_exist=False)
+    told = house.feed.stream(job, last_id, gone, house.server.nap, project)
     ticket = object()
     streams.add(ticket)
     response = Response(told, content_type="text/event-stream; charset=utf-8")
@@ -671,9 +875,28 @@ def settings_of(body: dict, project: object) -> object:
     return given
 
 
-def text_settings() -> tuple[str, str]:
-    """Trigger word and subject description of a query, for final texts."""
-    return request.args.get("trigger_word", ""), request.args.get("prompt", "")
+@dataclass(frozen=True)
+class View:
+    """What the query says images are to be shown with: words for final texts, area for buckets."""
+
+    trigger: str
+    prompt: str
+    area: tuple[int, int] | None
+
+    @classmethod
+    def asked(cls) -> View:
+        """Read trigger word, subject description and resolution; without the last no buckets."""
+        chosen, _ = settings.read({"resolution": request.args.get("resolution", "")})
+        area = buckets.area_of(chosen["resolution"]) if "resolution" in request.args else None
+        return cls(request.args.get("trigger_word", ""), request.args.get("prompt", ""), area)
+
+
+def names_of(body: dict) -> list[str]:
+    """The file names in a body; Invalid if there are none."""
+    names = body.get("names")
+    if not isinstance(names, list) or not names or not all(isinstance(one, str) for one in names):
+        raise Invalid("Name at least one file.", field="names")
+    return names
 
 
 def whole_number(name: str, default: int) -> int:
@@ -684,12 +907,18 @@ def whole_number(name: str, default: int) -> int:
     return int(text)
 
 
+def free_bytes(project: Project) -> int:
+    """What is free of the disk an output folder lies on; a great deal where that is not known."""
+    free = resources.disk(project.home.output)["free"]
+    return 2**62 if free is None else free
+
+
 def check_room(project: Project, size: int) -> None:
     """Raise DiskFull if an upload of `size` bytes would not leave the disk its reserve."""
-    free = resources.disk(project.home.output)["free"]
-    if free is not None and size + RESERVE_BYTES > free:
+    room = max(0, free_bytes(project) - RESERVE_BYTES)
+    if size > room:
         raise DiskFull(
-            f"The upload has {size / 1e6:.0f} MB; only {free / 1e6:.0f} MB of the disk are free.",
+            f"The upload has {size / 1e6:.0f} MB; the disk has room for {room / 1e6:.0f} MB only.",
             hint="Free some space, then try again.",
         )
 
@@ -702,8 +931,8 @@ def path_of(*parts: str) -> str:
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def describe_image(project: Project, image: Image, trigger: str, prompt: str) -> dict:
-    """One image as the HTTP contract shows it."""
+def describe_image(project: Project, image: Image, shown: View) -> dict:
+    """One image as the HTTP contract shows it, with its caption's tag and its bucket."""
     url = path_of("api", "projects", project.name, "images", image.name)
     facts = image.facts
     version = f"?v={image.path.stat().st_mtime_ns:x}"
@@ -713,11 +942,25 @@ def describe_image(project: Project, image: Image, trigger: str, prompt: str) ->
         "height": facts.height if facts else None,
         "bytes": facts.bytes if facts else None,
         "caption": image.caption,
-        "final_text": image.final_text(trigger, prompt),
+        "tag": captions.tag(image.caption),
+        "has_trigger": captions.has_trigger(image.caption, shown.trigger),
+        "final_text": image.final_text(shown.trigger, shown.prompt),
         "warnings": image.warnings,
+        "bucket": describe_bucket(facts, shown.area),
         "url": url + version,
         "thumb": url + "/thumb" + version,
     }
+
+
+def describe_bucket(facts, area: tuple[int, int] | None) -> dict | None:
+    """The bucket of an image (px), the part of it that is kept (fractions), and the scale."""
+    if facts is None or area is None:
+        return None
+    size = (facts.width, facts.height)
+    bucket = buckets.bucket_of(size, area)
+    crop = buckets.crop_of(size, bucket)
+    kept = [round(edge, 4) for edge in (crop.left, crop.top, crop.right, crop.bottom)]
+    return {"width": bucket[0], "height": bucket[1], "kept": kept, "scale": round(crop.scale, 3)}
 
 
 def describe_file(project: Project, path: Path) -> dict:
@@ -817,6 +1060,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--token", default=told("TOKEN", "") or None, help="the access token to use")
     add("--no-token", action="store_true", default=yes("NO_TOKEN"), help="let everyone in")
     add("--allow-host", action="append", default=told("ALLOW_HOST", "").split(), metavar="NAME")
+    add(
+        "--import-root",
+        action="append",
+        default=[path for path in told("IMPORT_ROOT", "").split(os.pathsep) if path],
+        metavar="DIR",
+        help="a folder of this machine that images may be imported from",
+    )
     add("--practice", action="store_true", default=yes("PRACTICE"), help="use the practice trainer")
     add("--open", action="store_true", default=yes("OPEN"), help="open the page in a browser")
     arguments = parser.parse_args(argv)
@@ -840,11 +1090,16 @@ def announce(access: Access, host: str, port: int) -> str:
     return found[0][1] + "/"
 
 
-def keep_house(jobs: Jobs) -> None:
-    """See to it, for ever, that queued jobs have a runner and broken ones get their end."""
+def keep_house(home: Home, jobs: Jobs) -> None:
+    """See to it, for ever, that queued jobs have a runner, broken ones their end, trash none."""
+    trash_at = 0.0
     while True:
         with suppress(Exception):
             jobs.reconcile()
+        if time.monotonic() >= trash_at:
+            trash_at = time.monotonic() + TRASH_S
+            with suppress(Exception):
+                trash.empty(home)
         time.sleep(RECONCILE_S)
 
 
@@ -856,13 +1111,19 @@ def run(arguments: argparse.Namespace) -> int:
         where = (read_json(home.server_record) or {}).get("url", "see its window")
         print(f"MusubiTLX is running already for this folder: {where}")
         return 1
-    projects.clear_incoming(home)
+    uploads.clear_incoming(home)
     server = serving.choose(arguments.server)
     access = Access(
         home, token=arguments.token, no_token=arguments.no_token, allow_hosts=arguments.allow_host
     )
     found = musubi.find(home, practice=arguments.practice)
-    app = create_app(home, server, access, practice=arguments.practice)
+    app = create_app(
+        home,
+        server,
+        access,
+        practice=arguments.practice,
+        import_roots=arguments.import_root,
+    )
     port = server.bind(app, arguments.host, arguments.port)
     print(STARTING[server.name])
     if found.practice:
@@ -870,7 +1131,7 @@ def run(arguments: argparse.Namespace) -> int:
     url = announce(access, arguments.host, port)
     own = app.extensions["musubitlx"]
     write_json(home.server_record, record_of(arguments.host, port, url, own.bell))
-    threading.Thread(target=keep_house, args=(own.jobs,), daemon=True).start()
+    threading.Thread(target=keep_house, args=(home, own.jobs), daemon=True).start()
     if arguments.open:
         import webbrowser
 

@@ -6,6 +6,7 @@ Source of what Musubi needs: its three Qwen-Image scripts, version 0.3.4, measur
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from musubitlx import estimate, models, musubi, presets
-from musubitlx.errors import Invalid, ManyInvalid, UserError
+from musubitlx.errors import Advice, Invalid, ManyInvalid, UserError
 from musubitlx.home import Home
 from musubitlx.jobs import Plan, Stage
 from musubitlx.musubi import Trainer
@@ -101,6 +102,7 @@ def check(home: Home, trainer: Trainer, given: object) -> Check:
     if readable:
         sizes = [(image.facts.width, image.facts.height) for image in readable]
         found.estimate = estimate.steps(settings, sizes)
+        found.warnings += _few_images(readable, settings, found.estimate)
     if not wrong:
         found.plan = build(project, readable, settings, trainer, paths, flags)
     return found
@@ -213,6 +215,26 @@ def _image_warnings(images: list[Image], settings: Settings) -> list[UserError]:
         hint = "They are trained on the trigger word and the subject description."
         return [Invalid(text, field="captions", hint=hint)]
     return []
+
+
+FEW_IMAGES, FEW_STEPS = 8, 300  # fewer of both: the original tool's warning, and its four points
+
+
+def _few_images(images: list[Image], settings: Settings, counted: dict) -> list[UserError]:
+    if len(images) >= FEW_IMAGES or counted["steps"] >= FEW_STEPS:
+        return []
+    many = f"{len(images)} image{'' if len(images) == 1 else 's'}"
+    epochs = math.ceil(FEW_STEPS / counted["steps_per_epoch"])
+    text = f"Only {many} and {counted['steps']} steps: the LoRA will hardly learn anything of use."
+    points = [
+        "Use 10 to 20 images or more, with different backgrounds, light and angles.",
+        f"Train more epochs: {epochs} instead of {settings['epochs']} make {FEW_STEPS} steps.",
+        "Lower the learning rate, to 1e-5 for instance: with few images a high one learns them "
+        "by heart.",
+        "Write more specific captions: what they name can be changed later, what they leave out "
+        "becomes part of the LoRA.",
+    ]
+    return [Advice(text, points, field="images")]
 
 
 def _model_paths(home: Home, trainer: Trainer, found: Check) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class UserError(Exception):
     """A problem the person at the browser can put right.
@@ -58,6 +60,18 @@ class Invalid(UserError):
     http_status = 422
 
 
+class Advice(UserError):
+    """Nothing is wrong, but it could be better: `points` are what to do about it."""
+
+    def __init__(self, message: str, points: list[str], *, field: str | None = None):
+        super().__init__(message, field=field)
+        self.points = points
+
+    def as_dict(self) -> dict:
+        """The common shape, and the points."""
+        return {**super().as_dict(), "points": self.points}
+
+
 class DiskFull(UserError):
     """The disk has no room for what was asked."""
 
@@ -75,3 +89,10 @@ class ManyInvalid(Invalid):
     def as_dict(self) -> dict:
         """The first error in the common shape, and all of them under `errors`."""
         return {**super().as_dict(), "errors": [error.as_dict() for error in self.errors]}
+
+
+def disk_error(error: OSError) -> UserError:
+    """What a failed write means for the person: a full disk or one that can't be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFull("The disk is full.", hint="Free some space and try again.")
+    return UserError(f"The file can't be written: {error.strerror}.")

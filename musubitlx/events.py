@@ -22,7 +22,7 @@ from musubitlx.errors import UserError
 from musubitlx.home import Home
 from musubitlx.jobs import ENDED, QUEUED, RUNNING, Job, Jobs
 from musubitlx.logs import read_lines, start_of_tail
-from musubitlx.projects import Project
+from musubitlx.projects import Folder, Project, look_at
 
 LOOK_S = 0.25  # how often a stream looks without being woken, also whether its client has gone
 IDLE_LOOK_S = 0.5  # the same while nothing runs
@@ -31,6 +31,7 @@ STATUS_S = 0.2  # a job's state is told at most this often while it runs
 QUEUE_S = 1.0  # how often the other jobs are looked at; one look serves all viewers
 RESOURCES_S = 3.0
 SAMPLES_S = 0.5
+FOLDER_S = 0.5  # how often the open folder is looked at; what changed in it is read once for all
 RETRY_MS = 1000
 EVENT_ID = re.compile(r"(?P<job>[\w-]{1,80}):(?P<offset>\d{1,15})")
 REMEMBERED = 32  # pieces of log that viewers at the same place share
@@ -75,6 +76,7 @@ class Feed:
         self._looks: dict[str, Look] = {}
         self._all: tuple[float, list[Job]] = (float("-inf"), [])
         self._pieces: OrderedDict[tuple, tuple[bytes, int]] = OrderedDict()
+        self._folders: dict[str, tuple[float, Folder]] = {}
         self._lock = threading.Lock()
 
     def stream(
@@ -83,13 +85,15 @@ class Feed:
         last_id: str | None,
         gone: Callable[[], bool],
         nap: Callable[[float], None] = time.sleep,
+        project: str | None = None,
     ) -> Iterator[bytes]:
         """Yield events until the client has gone.
 
         With `job_id` it is that job; else the newest of the GPU queue, then each
-        that follows. After `last_id` every later byte comes exactly once.
+        that follows. After `last_id` every later byte comes exactly once. With
+        `project` comes what changes among the images and captions of that folder.
         """
-        view = View(self, job_id, last_id)
+        view = View(self, job_id, last_id, project)
         yield f"retry: {RETRY_MS}\n\n".encode()
         sent = time.monotonic()
         while True:
@@ -130,6 +134,20 @@ class Feed:
             self._all = (now, self.jobs.all())
         return self._all[1]
 
+    def folder(self, name: str) -> Folder:
+        """The images of an output folder as they were within the last half second.
+
+        A folder in which nothing was made, replaced or removed is not read again.
+        """
+        now = time.monotonic()
+        at, known = self._folders.get(name, (float("-inf"), None))
+        if now - at > FOLDER_S / 2:
+            known = look_at(Project(self.home, name), known)
+            if len(self._folders) > REMEMBERED:
+                self._folders.clear()
+            self._folders[name] = (now, known)
+        return known
+
     def log_piece(self, job: Job, offset: int, skipped: int) -> tuple[bytes, int]:
         """The next log event after `offset` and the offset after it; empty when there is no more.
 
@@ -155,8 +173,12 @@ class Feed:
 class View:
     """What one stream has told already, and so what is news to it."""
 
-    def __init__(self, feed: Feed, job_id: str | None, last_id: str | None):
+    def __init__(
+        self, feed: Feed, job_id: str | None, last_id: str | None, project: str | None = None
+    ):
         self._feed = feed
+        self._project = project
+        self._told_folder: Folder | None = None
         self._fixed = job_id
         self._job: Job | None = None  # the one that is followed
         self._look: Look | None = None  # how it was at the last look
@@ -186,6 +208,7 @@ class View:
                 found += self._samples()
                 found += self._state()
         found += self._others()
+        found += self._folder()
         found += self._resources()
         return found
 
@@ -282,6 +305,20 @@ class View:
         if not self._due("resources", RESOURCES_S):
             return []
         return [event("resources", self._feed.snapshot())]
+
+    def _folder(self) -> list[bytes]:
+        """What changed among images and captions of the open folder; at first nothing is new."""
+        if not self._project or not self._due("folder", FOLDER_S):
+            return []
+        with suppress(UserError, OSError):
+            before, now = self._told_folder, self._feed.folder(self._project)
+            self._told_folder = now
+            if before is None or now is before:
+                return []
+            return [
+                event(name, {"project": self._project, **news}) for name, news in now.since(before)
+            ]
+        return []
 
     def _samples(self) -> list[bytes]:
         """Sample images that appeared; at first those that are there, and all before the end."""

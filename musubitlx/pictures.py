@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from musubitlx.errors import UserError
 from musubitlx.home import replacing
 
 THUMB_PX = 320
-WHOLE_BYTES = 1 << 22
+SMALLEST_PX = 16  # a bucket's step; below that nothing is to be seen
 SUFFIXES = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
 READABLE = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 UPRIGHT = 1  # the EXIF orientation of a picture that is stored as it is seen
 ORIENTATION = 0x0112
+
+# What a picture may be called on its way in: what can't be trained on as it is gets converted.
+NAMED = (
+    *READABLE,
+    *(".jpe", ".jfif", ".mpo", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif"),
+    *(".jp2", ".tga", ".ppm", ".pgm"),
+)
+MAX_FILE_BYTES = 500_000_000  # nothing bigger is a picture
+MAX_TEXT_BYTES = 40_000  # nothing bigger is a caption
 
 
 class NotAPicture(UserError):
@@ -24,11 +35,12 @@ class NotAPicture(UserError):
 
 @dataclass(frozen=True)
 class Facts:
-    """Size in pixels as stored, and in bytes."""
+    """Size in pixels as stored, and in bytes; `unfit` says what the trainer would get wrong."""
 
     width: int
     height: int
     bytes: int
+    unfit: str | None = None
 
 
 _facts: dict[str, tuple[tuple, Facts | None]] = {}
@@ -49,59 +61,209 @@ def _read_facts(path: Path, size: int) -> Facts | None:
 
     try:
         with Image.open(path) as image:
-            return Facts(image.width, image.height, size)
+            return Facts(image.width, image.height, size, _misread(image))
     except Exception:  # Pillow promises no kind: struct.error, KeyError and more were seen
         return None
 
 
-def admit(path: Path, thumb: Path) -> str:
-    """Verify an uploaded picture by decoding it, make it fit for Musubi, write its thumbnail.
+@dataclass(frozen=True)
+class Admitted:
+    """A picture that can be trained on: the suffix it must be stored under, its size in px."""
 
-    Returns the suffix it must be stored under. The file is rewritten only if it
-    must be: rotated by EXIF (Musubi ignores it), transparent (Musubi drops the
-    alpha channel without blending), or in a format Musubi can't read; then
+    suffix: str
+    width: int
+    height: int
+
+
+def admit(path: Path, fresh: Path) -> Admitted:
+    """Look whether a file is a whole picture, and make it fit for Musubi where it is not.
+
+    What Musubi reads rightly stays as it is: that it is all there is told from
+    its structure, in a millisecond; its pixels are decoded by the inspector a
+    moment later. What Musubi would read wrongly or not at all is decoded here
+    and written to `fresh`: turned by EXIF (Musubi ignores it), transparent
+    (Musubi drops the alpha channel without blending), or in another format;
     JPEG stays JPEG at quality 98, all else becomes PNG. Raises NotAPicture.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
+            _refuse_sizes(image)
             suffix = _suffix_as_is(image)
             if suffix:
-                image.draft("RGB", (THUMB_PX, THUMB_PX))  # decodes all, scales in passing
-                image.decodermaxblock = WHOLE_BYTES  # in one go: half the time of Pillow's 64 KiB
-                image.load()
-            else:
-                upright = ImageOps.exif_transpose(image)
-                is_jpeg = image.format in ("JPEG", "MPO")
-                image_format, suffix = ("JPEG", ".jpg") if is_jpeg else ("PNG", ".png")
-                image = _flattened(upright)
-                with replacing(path) as file:
-                    image.save(file, image_format, quality=98, subsampling=0, compress_level=3)
-            _save_thumb(image, thumb)
-            return suffix
-    except UnidentifiedImageError:
-        raise NotAPicture("it is not an image, or of a kind that can't be read") from None
+                _refuse_cut(image, path)
+                return Admitted(suffix, *image.size)
+            return _rewrite(image, fresh)
+    except Image.UnidentifiedImageError:
+        raise NotAPicture(_what_it_is(path)) from None
     except Image.DecompressionBombError:  # Pillow's limit: about 179 million
         raise NotAPicture("it has too many pixels") from None
     except Exception as error:  # Pillow promises no kind: struct.error, KeyError and more were seen
-        if isinstance(error, OSError) and error.errno:
+        if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno):
             raise  # the disk, not the picture
-        told = " ".join(str(error).split())[:80] or type(error).__name__
-        raise NotAPicture(f"it is damaged ({told})") from error
+        raise NotAPicture(f"it is damaged ({told(error)})") from error
+
+
+def told(error: Exception) -> str:
+    """What Pillow said of a picture it can't read, in one short line."""
+    return " ".join(str(error).split())[:80] or type(error).__name__
+
+
+def _opened(path: Path):
+    """The picture behind a path, its head read; phone photos (HEIC) where the plug-in is there."""
+    from PIL import Image
+
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+        with suppress(ImportError):
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+    return Image.open(path)
+
+
+def _refuse_sizes(image) -> None:
+    if min(image.size) < SMALLEST_PX:
+        size = f"{image.width}x{image.height}"
+        raise NotAPicture(f"it has {size} pixels only, that is too small to train on")
+
+
+def _rewrite(image, fresh: Path) -> Admitted:
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    is_jpeg = _kind(image) == "JPEG"
+    image_format, suffix = ("JPEG", ".jpg") if is_jpeg else ("PNG", ".png")
+    profile = image.info.get("icc_profile")
+    plain = _flattened(upright)
+    with replacing(fresh, durable=False) as file:
+        more = {"icc_profile": profile} if profile and image.mode in ("RGB", "RGBA") else {}
+        plain.save(file, image_format, quality=98, subsampling=0, compress_level=3, **more)
+    return Admitted(suffix, *plain.size)
+
+
+# -- whole or cut off ------------------------------------------------------------------------------
+
+
+def _refuse_cut(image, path: Path) -> None:
+    """Raise NotAPicture for a file that ends too early; its pixels are not decoded.
+
+    Source of the marks: the formats' own specifications. A JPEG ends with the
+    marker EOI, each chunk of a PNG has a checksum, a WebP says its length first.
+    """
+    if _kind(image) == "JPEG":
+        whole = _jpeg_ends(path)
+    elif image.format == "PNG":
+        whole = image.verify() is None  # raises on the first chunk that is not right
+    elif image.format == "WEBP":
+        whole = _webp_ends(path)
+    else:
+        whole = image.load() is not None
+    if not whole:
+        raise NotAPicture("it is damaged (the end of the file is missing)")
+
+
+def _jpeg_ends(path: Path) -> bool:
+    """Whether the pixel data of a JPEG are followed by its end marker."""
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        begin = _jpeg_pixels(data)
+        return begin is not None and data.rfind(b"\xff\xd9", begin) >= 0
+
+
+def _jpeg_pixels(data) -> int | None:
+    """Where the first scan of a JPEG begins (bytes); None if no scan follows its segments."""
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        if marker == START_OF_SCAN:
+            return at
+        bare = marker == 0x01 or 0xD0 <= marker <= 0xD8
+        at += 2 if bare else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def _webp_ends(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(8)
+        return int.from_bytes(head[4:8], "little") + 8 <= file.seek(0, 2)
+
+
+def _what_it_is(path: Path) -> str:
+    """Say of a file that is no picture what it seems to be instead, and what helps."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return "it is empty (0 bytes)"
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+        return "HEIC photos can't be read here: pip install pillow-heif, or save it as JPEG"
+    if head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3":
+        return "it is a video, not an image"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "it is a web page, not an image"
+    if b"<svg" in text:
+        return "it is an SVG drawing: export it as PNG first"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer: fetch the file itself first"
+    return "it is not an image, or of a kind that can't be read"
+
+
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+START_OF_SCAN = 0xDA
+
+
+# -- what Musubi would misread ---------------------------------------------------------------------
 
 
 def _suffix_as_is(image) -> str | None:
     """The suffix of a picture that Musubi reads rightly as it is, else None."""
-    if image.format not in SUFFIXES or getattr(image, "n_frames", 1) > 1:
+    kind = _kind(image)
+    if kind not in SUFFIXES or "A" in image.getbands() or _misread(image):
         return None
-    if image.getexif().get(ORIENTATION, UPRIGHT) not in (0, UPRIGHT):
-        return None
-    if "A" in image.getbands() or "transparency" in image.info or image.mode not in PLAIN_MODES:
-        return None
-    return SUFFIXES[image.format][0]
+    return SUFFIXES[kind][0]
 
 
+def _kind(image) -> str:
+    """The format; a phone's JPEG with a depth map or a second view behind it is still a JPEG."""
+    return "JPEG" if image.format == "MPO" else image.format
+
+
+def _misread(image) -> str | None:
+    """What Musubi would get wrong about a picture it can read, as a sentence without a dot.
+
+    Told from the head alone. An alpha channel that is opaque everywhere does no
+    harm; whether it is shows only in the pixels.
+    """
+    if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+        return "It has several frames, and only the first would be trained on"
+    if _orientation(image) not in (0, UPRIGHT):
+        return "It is stored turned, and the trainer would see it lying on its side"
+    if "transparency" in image.info:
+        return TRANSPARENT
+    if image.mode not in (*PLAIN_MODES, "RGBA", "LA", "PA"):
+        return f"Its kind of pixels ({image.mode}) would be trained on wrongly"
+    return None
+
+
+def _orientation(image) -> int:
+    """The EXIF orientation, 1 to 8; of a PNG, getexif() would decode all of it to look."""
+    from PIL import Image
+
+    if image.format != "PNG":
+        return image.getexif().get(ORIENTATION, UPRIGHT)
+    exif = Image.Exif()
+    exif.load(image.info.get("exif", b""))
+    return exif.get(ORIENTATION, UPRIGHT)
+
+
+TRANSPARENT = "It is transparent, and what is behind would be trained on as it happens to be"
 PLAIN_MODES = ("RGB", "L", "P", "1", "CMYK", "YCbCr")
 
 

@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import shutil
 import threading
-import unicodedata
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from musubitlx import pictures
-from musubitlx.errors import DiskFull, Invalid, NotFound, UserError
-from musubitlx.home import (
-    CONTROL,
-    FORBIDDEN,
-    WINDOWS_DEVICES,
-    Home,
-    child,
-    is_storable,
-    name_problem,
-    write_text,
-)
+from musubitlx import captions, pictures
+from musubitlx.errors import Invalid, NotFound
+from musubitlx.home import Home, child, is_storable, name_problem, stamp_of
 
 READABLE = pictures.READABLE  # suffixes, lower case
-MAX_CAPTION = 10_000  # characters
-MAX_STEM_BYTES = 80  # leaves room for Musubi's suffixes
 TAKEN_STEMS = {"sample_prompts"}  # their .txt is not a caption
-SMALL_PX = 256  # a shorter side below this is mostly enlarged
+TINY_PX = 256  # a shorter side below this is mostly enlarged
 CACHE = re.compile(r"(?P<stem>.+?)(?:_\d{4,}x\d{4,})?_qi(?:_te)?\.safetensors")
 SAMPLE = re.compile(
     r"(?:(?P<name>.+)_)?(?:e(?P<epoch>\d{6})|(?P<step>\d{6,}))_(?P<prompt>\d+)_(?P<time>\d{14})"
     r"(?:_(?P<seed>\d+))?_\d{3}\.png"
 )
 
-_naming = threading.Lock()  # one name is given at a time
+_naming = threading.RLock()  # one name is given at a time
 
 
 @dataclass(frozen=True)
@@ -60,26 +46,15 @@ class Image:
         """What the trainer would make badly of it, in sentences."""
         if self.facts is None:
             return ["This file can't be read as an image."]
-        if min(self.facts.width, self.facts.height) < SMALL_PX:
+        told = [f"{self.facts.unfit}."] if self.facts.unfit else []
+        if min(self.facts.width, self.facts.height) < TINY_PX:
             size = f"{self.facts.width}x{self.facts.height}"
-            return [f"Only {size} pixels: it will be enlarged."]
-        return []
+            told.append(f"Only {size} pixels: it will be enlarged.")
+        return told
 
     def final_text(self, trigger: str, prompt: str) -> str:
         """The exact text the trainer gets for it."""
-        return final_text(self.caption, trigger, prompt)
-
-
-def final_text(caption: str, trigger: str, prompt: str) -> str:
-    """The caption with the trigger word in front unless it holds it as a whole word, any case.
-
-    Without a caption it is trigger word and subject description.
-    """
-    text = caption.strip() or prompt.strip()
-    trigger = trigger.strip()
-    if not trigger or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.I):
-        return text
-    return f"{trigger}, {text}" if text else trigger
+        return captions.final_text(self.caption, trigger, prompt)
 
 
 class Project:
@@ -156,21 +131,17 @@ class Project:
         return self._image(path)
 
     def _image(self, path: Path) -> Image:
-        return Image(path, pictures.facts(path), read_caption(path.with_suffix(".txt")))
+        return Image(path, pictures.facts(path), captions.read(path.with_suffix(".txt")))
 
-    def set_caption(self, name: str, text: object) -> Image:
-        """Save the caption of an image as UTF-8 text; an empty one removes the file."""
+    def set_caption(self, name: str, text: object, *, base: str | None = None) -> Image:
+        """Save the caption of an image, see `captions.write`."""
         image = self.image(name)
-        if not isinstance(text, str) or len(text) > MAX_CAPTION or not is_storable(text):
-            raise Invalid(f"A caption is text of at most {MAX_CAPTION} characters.", field="text")
-        _write_caption(image.path.with_suffix(".txt"), text)
+        captions.write(image.path.with_suffix(".txt"), text, base=base)
         return self.image(name)
 
-    def remove(self, name: str) -> None:
-        """Remove an image with its caption, thumbnail and caches."""
-        image = self.image(name)
-        caption, thumb = image.path.with_suffix(".txt"), self._thumb_path(name)
-        for path in [image.path, caption, thumb, *self._caches_of(image.path.stem)]:
+    def forget(self, image: Image) -> None:
+        """Delete what was made from an image and can be made again: thumbnail and caches."""
+        for path in [self.thumb_path(image.name), *self._caches_of(image.path.stem)]:
             path.unlink(missing_ok=True)
 
     def _caches_of(self, stem: str) -> list[Path]:
@@ -179,61 +150,23 @@ class Project:
 
     def thumb(self, name: str) -> Path:
         """The thumbnail of an image, made if need be."""
-        return pictures.make_thumb(self.image(name).path, self._thumb_path(name))
+        return pictures.make_thumb(self.image(name).path, self.thumb_path(name))
 
-    def _thumb_path(self, name: str) -> Path:
+    def thumb_path(self, name: str) -> Path:
+        """Where the thumbnail of an image lies, made or not."""
         return self.hidden / "thumbs" / f"{name}.jpg"
 
-    # -- uploads -----------------------------------------------------------------------------
+    def place(self, path: Path, stem: str, suffix: str) -> Path:
+        """Move a file into the folder as `stem`, or with the first number that is free."""
+        with self.naming:
+            target = self.path / (self._free_stem(stem) + suffix)
+            path.replace(target)
+        return target
 
-    def incoming(self) -> Path:
-        """A fresh path for a file being received, in the folder so that it can be renamed."""
-        folder = self.hidden / "incoming"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{uuid.uuid4().hex}.part"
-
-    def admit(self, received: Path, name: str) -> Image:
-        """Take a received file in as an image under a safe new name; NotAPicture if it is none.
-
-        Whatever happens, `received` is gone afterwards and no other file is touched.
-        """
-        verified = self._verify(received)
-        if isinstance(verified, UserError):
-            raise verified
-        return self._settle(received, name, verified)
-
-    def _verify(self, received: Path) -> str | UserError:
-        """The heavy part: make a received file fit for training, and its thumbnail beside it.
-
-        Returns the suffix it must be stored under; of an error, which is
-        returned and not raised, nothing is left on the disk.
-        """
-        thumb = received.with_suffix(".jpg")
-        try:
-            return pictures.admit(received, thumb)
-        except (OSError, UserError) as error:
-            received.unlink(missing_ok=True)
-            thumb.unlink(missing_ok=True)
-            return error if isinstance(error, UserError) else disk_error(error)
-
-    def _settle(self, received: Path, name: str, suffix: str) -> Image:
-        """Give a verified file and its thumbnail their names."""
-        thumb = received.with_suffix(".jpg")
-        try:
-            with _naming:
-                path = self.path / (self._free_stem(safe_stem(name)) + suffix)
-                received.replace(path)
-            with suppress(OSError):
-                final = self._thumb_path(path.name)
-                final.parent.mkdir(parents=True, exist_ok=True)
-                thumb.replace(final)
-                os.utime(final)
-            return self._image(path)
-        except OSError as error:
-            raise disk_error(error) from error
-        finally:
-            received.unlink(missing_ok=True)
-            thumb.unlink(missing_ok=True)
+    @property
+    def naming(self) -> threading.RLock:
+        """Held while names are looked at and given."""
+        return _naming
 
     def _free_stem(self, stem: str) -> str:
         """`stem`, or with the first number that is free: Musubi's caches go by stem."""
@@ -245,53 +178,6 @@ class Project:
             number += 1
             free = f"{stem}-{number}"
         return free
-
-    def admit_all(self, uploads: list[Upload], each: Callable = map):
-        """Take in what one request brought: images first, then the captions that belong to them.
-
-        Returns (images added, [{name, reason}] rejected, names of images captioned).
-        `each` is a `map` that may do the heavy part, decoding, on several cores.
-        """
-        added, rejected, by_stem = [], [], {}
-        images = [upload for upload in uploads if not upload.is_text]
-        verified = each(self._verify, [upload.received for upload in images])
-        for upload, outcome in zip(images, verified, strict=True):
-            try:
-                if isinstance(outcome, UserError):
-                    raise outcome
-                image = self._settle(upload.received, upload.name, outcome)
-            except UserError as error:
-                rejected.append({"name": upload.name, "reason": str(error)})
-                continue
-            added.append(image)
-            by_stem.setdefault(upload.stem, image.name)
-        captioned = []
-        for upload in uploads:
-            if upload.is_text:
-                try:
-                    captioned.append(self._admit_caption(upload, by_stem))
-                except UserError as error:
-                    rejected.append({"name": upload.name, "reason": str(error)})
-        added = [self.image(image.name) if image.name in captioned else image for image in added]
-        return added, rejected, captioned
-
-    def _admit_caption(self, upload: Upload, by_stem: dict[str, str]) -> str:
-        """Store a received .txt as the caption of its image; returns the image's name."""
-        try:
-            if upload.received.stat().st_size > 4 * MAX_CAPTION:
-                raise Invalid("it is too long for a caption")
-            text = decode(upload.received.read_bytes())
-        finally:
-            upload.received.unlink(missing_ok=True)
-        name = by_stem.get(upload.stem)
-        if name is None:
-            stem = safe_stem(upload.name).casefold()
-            fitting = (path.name for path in self.image_paths() if path.stem.casefold() == stem)
-            name = next(fitting, None)
-        if name is None:
-            raise Invalid("there is no image of that name for this caption")
-        self.set_caption(name, text)
-        return name
 
     # -- what training left --------------------------------------------------------------------
 
@@ -354,28 +240,51 @@ class Project:
 
 
 @dataclass(frozen=True)
-class Upload:
-    """One received file: where its bytes lie, and the name its sender gave it."""
+class Folder:
+    """The images of an output folder at one moment: which there are, and in which version.
 
-    received: Path
-    name: str
+    `images` maps a name to the stamps of image and caption; `changed` and `looks`
+    are the stamps of the folder itself and of what is known of the pixels.
+    """
 
-    @property
-    def is_text(self) -> bool:
-        """It is a caption, going by its name."""
-        return self.name.lower().endswith(".txt")
+    project: Project
+    changed: int
+    looks: tuple | None
+    images: dict[str, tuple]
 
-    @property
-    def stem(self) -> str:
-        """What a caption and its image share, folders included."""
-        return self.name.replace("\\", "/").rsplit(".", 1)[0].casefold()
+    def since(self, before: Folder) -> Iterator[tuple[str, dict]]:
+        """Events for what is new: `captions` with the changed ones, `looks` without content."""
+        added = [name for name in self.images if name not in before.images]
+        removed = [name for name in before.images if name not in self.images]
+        edited = [
+            name
+            for name, stamps in self.images.items()
+            if before.images.get(name, stamps) != stamps
+        ]
+        if added or removed or edited:
+            rows = [row for name in edited if (row := self._row(name))]
+            yield "captions", {"captions": rows, "added": added, "removed": removed}
+        if self.looks != before.looks:
+            yield "looks", {}
+
+    def _row(self, name: str) -> dict | None:
+        text = captions.read((self.project.path / name).with_suffix(".txt"))
+        return {"name": name, "caption": text, "tag": captions.tag(text)}
 
 
-def clear_incoming(home: Home) -> None:
-    """Remove what uploads left half received when a server was killed; for its start."""
-    for scrap in home.output.glob("*/.musubitlx/incoming/*"):
-        with suppress(OSError):
-            scrap.unlink()
+def look_at(project: Project, before: Folder | None = None) -> Folder:
+    """The images of a folder now; `before` itself when nothing in it was made or replaced."""
+    changed = project.path.stat().st_mtime_ns
+    looks = stamp_of(project.hidden / "looks.json")
+    if before and (before.changed, before.looks) == (changed, looks):
+        return before
+    if before and before.changed == changed:
+        return replace(before, looks=looks)
+    images = {
+        path.name: (stamp_of(path), stamp_of(path.with_suffix(".txt")))
+        for path in project.image_paths()
+    }
+    return Folder(project, changed, looks, images)
 
 
 def all_projects(home: Home) -> list[dict]:
@@ -396,62 +305,6 @@ def _summary(project: Project) -> dict:
         "captions": sum(path.with_suffix(".txt").is_file() for path in paths),
         "modified": project.path.stat().st_mtime,
     }
-
-
-def safe_stem(name: str) -> str:
-    """A stem for a file from the name a browser sent: no folders, no reserved signs, not too long.
-
-    Unicode stays (in composed form); what a file system or Musubi trips over
-    becomes `_`.
-    """
-    base = unicodedata.normalize("NFC", name.replace("\\", "/").rsplit("/", 1)[-1])
-    stem = base.rsplit(".", 1)[0] if "." in base.strip(".") else base
-    kept = "".join("_" if c in FORBIDDEN or unicodedata.category(c) in CONTROL else c for c in stem)
-    kept = kept.encode("utf-8")[:MAX_STEM_BYTES].decode("utf-8", "ignore")
-    kept = re.sub(r"^[\s.]+|[\s.]+$", "", kept) or "image"
-    if re.search(r"_qi(_te)?$", kept):
-        kept = f"{kept}_"
-    return f"_{kept}" if WINDOWS_DEVICES.fullmatch(kept) else kept
-
-
-def read_caption(path: Path) -> str:
-    """The caption in a file; empty if there is none."""
-    try:
-        return decode(path.read_bytes())
-    except (FileNotFoundError, IsADirectoryError):
-        return ""
-
-
-def decode(data: bytes) -> str:
-    """Text of a caption file in whatever encoding: a BOM decides, else UTF-8, else Windows-1252."""
-    for bom, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"", "utf-8-sig")):
-        if data.startswith(bom):
-            with suppress(UnicodeDecodeError):
-                return _plain(data.decode(encoding))
-    return _plain(data.decode("cp1252", "replace"))
-
-
-def _plain(text: str) -> str:
-    """Text with one kind of line end, and without the NULs some programs leave."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "").strip()
-
-
-def _write_caption(path: Path, text: str) -> None:
-    text = _plain(text)
-    try:
-        if text:
-            write_text(path, text)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise disk_error(error) from error
-
-
-def disk_error(error: OSError) -> UserError:
-    """What a failed write means for the person: a full disk or one that can't be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DiskFull("The disk is full.", hint="Free some space and try again.")
-    return UserError(f"The file can't be written: {error.strerror}.")
 
 
 def _natural(path: Path) -> list:

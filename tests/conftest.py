@@ -13,12 +13,21 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from support import Program, model_files, pictures, stand_in  # noqa: E402
 
 from musubitlx.home import Home  # noqa: E402
+from musubitlx.projects import Project  # noqa: E402
 
 
 @pytest.fixture
 def home(tmp_path) -> Home:
     """An empty home folder."""
     return Home(tmp_path / "home").make()
+
+
+@pytest.fixture
+def project(home) -> Project:
+    """An empty output folder called ball."""
+    one = Project(home, "ball")
+    one.make()
+    return one
 
 
 @pytest.fixture

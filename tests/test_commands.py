@@ -468,12 +468,24 @@ def test_warnings_tell_of_missing_texts_and_of_a_lora_that_will_be_replaced(
 ):
     (project.path / "my ball.safetensors").touch()
     found = check(home, practice, asked())
-    assert [warning.field for warning in found.warnings] == ["captions", "output_name"]
+    assert [warning.field for warning in found.warnings] == ["captions", "output_name", "images"]
     assert "1 of 3 images have no caption" in str(found.warnings[0])
     found = check(home, practice, asked(trigger_word="", output_name="new"))
     assert "1 of 3 images have no text at all" in str(found.warnings[0])
     project.set_caption("é 画.jpg", "a ball")
-    assert check(home, practice, asked(output_name="new")).warnings == []
+    assert check(home, practice, asked(output_name="new", epochs=60)).warnings == []
+
+
+def test_few_images_and_few_steps_are_warned_of_with_what_to_do(home, practice, project):
+    def advice(**given):
+        warnings = check(home, practice, asked(image_repeats=10, **given)).warnings
+        return [warning for warning in warnings if warning.field == "images"]
+
+    told = advice(epochs=9)[0]
+    assert str(told).startswith("Only 3 images and 270 steps")
+    assert "10 instead of 9" in told.points[1]
+    assert len(told.as_dict()["points"]) == 4
+    assert advice(epochs=10) == []
 
 
 def test_the_estimate_is_of_the_images_that_are_there(home, practice, project):

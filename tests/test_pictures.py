@@ -6,6 +6,7 @@ import io
 import os
 import random
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -34,16 +35,18 @@ def saved(image: Image.Image, kind: str, **more) -> bytes:
 
 def take(tmp_path: Path, data: bytes) -> tuple[Image.Image, str, bytes]:
     """What is stored of an upload: the picture, its suffix, the file."""
-    path, thumb = tmp_path / "x.part", tmp_path / "thumbs" / "x.jpg"
+    path, fresh = tmp_path / "x.part", tmp_path / "x.fit"
     path.write_bytes(data)
-    suffix = admit(path, thumb)
-    with Image.open(thumb) as small:
-        assert small.format == "JPEG"
-        assert max(small.size) <= pictures.THUMB_PX
+    admitted = admit(path, fresh)
+    assert path.read_bytes() == data
+    if fresh.exists():
+        fresh.replace(path)
+    assert [one.name for one in tmp_path.iterdir()] == ["x.part"]
+    assert facts(path).unfit is None
     with Image.open(path) as stored:
         stored.load()
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["thumbs", "x.part"]
-        return stored.copy(), suffix, path.read_bytes()
+        assert stored.size == (admitted.width, admitted.height)
+        return stored.copy(), admitted.suffix, path.read_bytes()
 
 
 def near(colour, wanted, far=40) -> bool:
@@ -157,13 +160,99 @@ def test_of_an_animation_the_first_frame_is_taken(tmp_path, kind):
     assert near(stored.getpixel((5, 5)), RED)
 
 
-def test_a_photo_of_two_frames_stays_a_jpeg(tmp_path):
+def test_a_phone_photo_with_a_second_view_behind_it_is_taken_as_it_is(tmp_path):
     data = saved(halves(), "MPO", save_all=True, append_images=[halves()])
     stored, suffix, file = take(tmp_path, data)
-    assert suffix == ".jpg"
+    assert (suffix, file) == (".jpg", data)
     assert near(stored.getpixel((5, 10)), RED)
-    with Image.open(io.BytesIO(file)) as image:
-        assert image.format == "JPEG"
+
+
+def test_a_phone_photo_in_heic_is_taken_where_the_plug_in_is(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    file = io.BytesIO()
+    heif.from_pillow(halves((64, 64))).save(file, quality=95)
+    stored, suffix, _ = take(tmp_path, file.getvalue())
+    assert (stored.mode, suffix) == ("RGB", ".png")
+    assert near(stored.getpixel((10, 32)), RED)
+    assert near(stored.getpixel((54, 32)), BLUE)
+
+
+def test_without_the_plug_in_heic_is_told_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(Image, "EXTENSION", {})
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    path = tmp_path / "x.part"
+    path.write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 200)
+    with pytest.raises(NotAPicture, match="pip install pillow-heif"):
+        admit(path, tmp_path / "x.fit")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_a_file_that_ends_too_early_is_refused_wherever_it_was_cut(tmp_path, kind):
+    whole = picture(3, (160, 120), kind)
+    path = tmp_path / "x.part"
+    for share in (0.02, 0.1, 0.3, 0.5, 0.8, 0.95, 0.999):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(NotAPicture):
+            admit(path, tmp_path / "x.fit")
+    path.write_bytes(whole)
+    assert admit(path, tmp_path / "x.fit")
+
+
+def test_the_end_of_a_thumbnail_inside_is_not_taken_for_the_end(tmp_path):
+    exif = Image.Exif()
+    exif[0x9286] = b"\xff\xd9" * 20  # an end mark in a comment, as small previews inside have it
+    whole = saved(halves((400, 300)), "JPEG", exif=exif)
+    assert whole.count(b"\xff\xd9") > 10
+    path = tmp_path / "x.part"
+    path.write_bytes(whole[:-200])
+    with pytest.raises(NotAPicture, match="end of the file"):
+        admit(path, tmp_path / "x.fit")
+
+
+def test_what_was_put_behind_a_jpeg_does_no_harm(tmp_path):
+    data = picture(1, (64, 64)) + b"a short film" * 100
+    assert take(tmp_path, data)[2] == data
+
+
+def test_what_is_looked_at_is_not_decoded(tmp_path, monkeypatch):
+    def decoded(*_):
+        raise AssertionError("decoded")
+
+    path = tmp_path / "x.part"
+    for kind in ("JPEG", "PNG", "WEBP"):
+        path.write_bytes(picture(1, (64, 64), kind))
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, "load", decoded)
+            patch.setattr("PIL.ImageFile.ImageFile.load", decoded)
+            assert admit(path, tmp_path / "x.fit").width == 64
+            assert facts(path).width == 64
+
+
+@pytest.mark.parametrize("size", [(15, 200), (200, 15), (1, 1)])
+def test_what_is_smaller_than_a_bucket_s_step_is_refused(tmp_path, size):
+    path = tmp_path / "x.part"
+    path.write_bytes(saved(Image.new("RGB", size), "PNG"))
+    with pytest.raises(NotAPicture, match="too small"):
+        admit(path, tmp_path / "x.fit")
+
+
+EXIF_TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+UNFIT = {
+    "turned": saved(halves(), "JPEG", exif=EXIF_TURNED),
+    "transparent": saved(halves(mode="P"), "PNG", transparency=0),
+    "frames": saved(halves(), "WEBP", save_all=True, append_images=[halves((40, 20)).rotate(180)]),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_the_trainer_would_get_wrong_is_a_fact_of_the_picture(tmp_path, name):
+    path = tmp_path / "x.png"
+    path.write_bytes(UNFIT[name])
+    word = {"turned": "lying on its side", "transparent": "transparent", "frames": "frames"}[name]
+    assert word in facts(path).unfit
+    path.write_bytes(saved(halves(mode="RGBA"), "PNG"))  # whether it is opaque only the pixels say
+    assert facts(path).unfit is None
 
 
 @pytest.mark.parametrize(
@@ -204,7 +293,7 @@ def test_what_is_no_whole_picture_is_refused_in_words(tmp_path, name):
     path = tmp_path / "x.part"
     path.write_bytes(BAD[name])
     with pytest.raises(NotAPicture) as told:
-        admit(path, tmp_path / "t.jpg")
+        admit(path, tmp_path / "x.fit")
     assert len(str(told.value)) > 10
     assert "\n" not in str(told.value)
     assert path.read_bytes() == BAD[name]
@@ -234,7 +323,7 @@ def test_a_file_damaged_anywhere_is_taken_or_told(tmp_path, kind):
         path.write_bytes(data)
         facts(path)
         try:
-            admit(path, tmp_path / "t.jpg")
+            admit(path, tmp_path / "x.fit")
         except NotAPicture:
             continue
         assert facts(path).width > 0
@@ -242,7 +331,7 @@ def test_a_file_damaged_anywhere_is_taken_or_told(tmp_path, kind):
 
 def test_a_disk_that_cannot_be_written_is_not_the_picture_s_fault(tmp_path):
     path = tmp_path / "x.part"
-    path.write_bytes(picture(1))
+    path.write_bytes(saved(halves(), "GIF"))
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         admit(path, tmp_path / "file" / "t.jpg")

@@ -42,9 +42,8 @@ def test_uploads_and_captions_are_files_at_once(ball):
     assert original.content == pictures(1)["ball 0.jpg"]
     thumb = ball.call("GET", shown[0]["thumb"])
     assert thumb.headers["Content-Type"] == "image/jpeg" and len(thumb.content) < 40_000
-    assert ball.call("DELETE", "/api/projects/ball/images/ball 0.jpg").json() == {
-        "removed": "ball 0.jpg"
-    }
+    removed = ball.call("DELETE", "/api/projects/ball/images/ball 0.jpg").json()
+    assert removed["removed"] == "ball 0.jpg" and removed["undo"]
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == ["ball 1.jpg"]
 
 

@@ -5,6 +5,7 @@ export class ApiError extends Error {
   constructor(status, body) {
     super(body.error || `The server answered with ${status}.`);
     this.status = status; // 0: no answer at all
+    this.body = body;
     this.field = body.field ?? null;
     this.hint = body.hint ?? null;
     this.problems = body.errors?.length

@@ -18,10 +18,18 @@ export function confirmed({ title, text, yes, no = "Cancel" }) {
   });
 }
 
-/** Say in a corner that something was done. */
-export function toast(text) {
+/** Say in a corner that something was done; `undo`: what a button beside it does, for as long as it stands. */
+export function toast(text, { undo = null, label = "Undo", stays_ms = TOAST_MS } = {}) {
   const box = show(text, "good", "toast");
-  setTimeout(() => box.remove(), TOAST_MS);
+  const timer = setTimeout(() => box.remove(), stays_ms);
+  if (!undo) return;
+  const button = el("button", { type: "button", className: "button button-small", textContent: label });
+  button.addEventListener("click", () => {
+    clearTimeout(timer);
+    box.remove();
+    undo();
+  });
+  box.lastElementChild.before(button);
 }
 
 /** Say in a corner that something failed; stays until closed. */

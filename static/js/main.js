@@ -4,7 +4,8 @@ import "./theme.js";
 import { get } from "./api.js";
 import { complain } from "./dialogs.js";
 import { find, say } from "./dom.js";
-import { startImages } from "./images.js";
+import { startHealth } from "./health.js";
+import { startImages, takeNews } from "./images.js";
 import { addLog, drawConnection, setBar, startLog, turnTo } from "./log.js";
 import { drawLoss } from "./loss.js";
 import { startModels } from "./models.js";
@@ -16,9 +17,11 @@ import { startSettings, wireSettings } from "./settings.js";
 import { drawButton, startStart } from "./start.js";
 import { drawReached, drawStatus, drawStatusMemory } from "./status.js";
 import { Stream } from "./stream.js";
+import { startUploading } from "./uploading.js";
+import { startWorkbench } from "./workbench.js";
 
 const only = new URLSearchParams(location.search).get("job");
-const stream = new Stream(only);
+const stream = new Stream(only, find("#main").dataset.project);
 
 /** A job changed: everything that shows the followed one is drawn again. */
 function drawJob() {
@@ -64,7 +67,8 @@ function listen() {
     drawStatusMemory(event.detail);
   });
   stream.addEventListener("samples", (event) => addSamples(event.detail));
-  stream.addEventListener("captions", () => readProject().catch(complain));
+  stream.addEventListener("captions", (event) => takeNews(event.detail));
+  stream.addEventListener("looks", () => document.dispatchEvent(new CustomEvent("looks:changed")));
 }
 
 function about({ server, musubi, gpus, gpu_reason }) {
@@ -83,6 +87,9 @@ function firstFolder({ jobs, projects }) {
 async function start() {
   wireSettings();
   startImages();
+  startUploading();
+  startWorkbench();
+  startHealth();
   startStart();
   startSamples();
   startRun(only);
@@ -94,7 +101,10 @@ async function start() {
     drawJob();
     find("[data-run-card]").scrollIntoView({ block: "nearest" });
   });
-  for (const type of ["project:opened", "project:created"]) document.addEventListener(type, drawJob);
+  for (const type of ["project:opened", "project:created"]) {
+    document.addEventListener(type, drawJob);
+    document.addEventListener(type, () => stream.watch(project.exists ? project.name : ""));
+  }
   document.addEventListener(
     "visibilitychange",
     () => !document.hidden && project.exists && readProject().catch(() => {}),

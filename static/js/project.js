@@ -11,7 +11,7 @@ export const project = {
   data: null, // as GET /api/projects/P answers, null while the folder does not exist
 };
 
-let words = { trigger_word: "", prompt: "" }; // what the final texts are made with
+let words = { trigger_word: "", prompt: "", resolution: "" }; // what final texts and buckets are made with
 
 const tell = (type, detail = {}) => document.dispatchEvent(new CustomEvent(type, { detail }));
 
@@ -45,14 +45,14 @@ async function lookAt(name) {
   }
 }
 
-/** Trigger word and subject description changed: the final texts are made anew by the server. */
+/** Trigger word, subject description or resolution changed: the server makes final texts and buckets anew. */
 export function useWords(next) {
-  if (next.trigger_word === words.trigger_word && next.prompt === words.prompt) return false;
+  if (Object.keys(words).every((name) => next[name] === words[name])) return false;
   words = next;
   return true;
 }
 
-/** The words as a query, for answers that hold a final text. */
+/** The words as a query, for answers that hold images. */
 export const wordsQuery = () => new URLSearchParams(words).toString();
 
 /** Create the open folder unless it is there. ApiError when its name can't be used. */

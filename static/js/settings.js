@@ -171,6 +171,7 @@ async function open(name, options) {
 const words = () => ({
   trigger_word: controls.get("trigger_word").value,
   prompt: controls.get("prompt").value,
+  resolution: controls.get("resolution").value,
 });
 
 // -- draft ----------------------------------------------------------------------------------------

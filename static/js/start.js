@@ -36,6 +36,7 @@ async function check() {
 const checkLater = debounced(check, CHECK_MS);
 
 function draw({ errors, warnings, stages, estimate }) {
+  document.dispatchEvent(new CustomEvent("checked", { detail: { warnings: warnings ?? [] } }));
   showErrors(errors);
   drawCommands(stages ?? []);
   drawSum(estimate);

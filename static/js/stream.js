@@ -5,7 +5,7 @@
 
 import { get, logFrom, logTail } from "./api.js";
 
-const NAMES = ["bar", "job", "resources", "samples", "captions"];
+const NAMES = ["bar", "job", "resources", "samples", "captions", "looks"];
 const JOBS_MS = 2000;
 const LOG_MS = 1000;
 const RESOURCES_MS = 3000;
@@ -14,14 +14,19 @@ const RETRY_MS = [500, 1500, 3000, 15_000];
 
 /**
  * Events, each a CustomEvent with `detail`: log {job, text, skipped}, bar {job, text}, job (a job),
- * jobs (all of them, while polling), resources, samples {project, samples}, captions, and
+ * jobs (all of them, while polling), resources, samples {project, samples}, captions {project, captions, added,
+ * removed} and looks {project} of the folder that is watched, and
  * state: "connecting" | "live" | "polling" | "offline" | "paused".
  */
 export class Stream extends EventTarget {
-  /** `fixed`: the id of the one job to follow, or null for the newest and each that follows. */
-  constructor(fixed = null) {
+  /**
+   * `fixed`: the id of the one job to follow, or null for the newest and each that follows; `project`: the output
+   * folder whose images and captions are watched, or "".
+   */
+  constructor(fixed = null, project = "") {
     super();
     this.fixed = fixed;
+    this.project = project;
     this.cursor = { job: null, offset: 0 }; // what the log pane has, and so what it needs next
     this.source = null;
     this.failures = 0;
@@ -41,6 +46,13 @@ export class Stream extends EventTarget {
   resume() {
     this.failures = 0;
     if (!document.hidden) this.connect();
+  }
+
+  /** Watch another folder from now on. */
+  watch(project) {
+    if (project === this.project) return;
+    this.project = project;
+    if (this.source) this.connect();
   }
 
   pause() {
@@ -95,6 +107,7 @@ export class Stream extends EventTarget {
   query() {
     const query = new URLSearchParams();
     if (this.fixed) query.set("job", this.fixed);
+    if (this.project) query.set("project", this.project);
     if (this.cursor.job) query.set("last_event_id", `${this.cursor.job}:${this.cursor.offset}`);
     return query;
   }

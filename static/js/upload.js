@@ -1,6 +1,7 @@
 /**
- * Sending files in small batches: two requests at a time, each with a few files, so that progress is real,
- * a cancel takes hold at once, and one broken request costs little. A caption travels with its image.
+ * Sending files in small batches: two requests at a time, each with a few files, so that progress is real, a
+ * cancel takes hold at once, and one broken request costs little. A caption travels with its image. What breaks off
+ * is sent again by itself; the server knows a file it has already by name and content, so nothing comes twice.
  */
 
 import { at } from "./api.js";
@@ -8,95 +9,152 @@ import { at } from "./api.js";
 const BATCH_FILES = 8;
 const BATCH_BYTES = 16 * 1024 * 1024;
 const AT_ONCE = 2;
+const RETRY_MS = [1000, 3000, 8000, 15_000, 30_000];
+const PASSING = [0, 408, 425, 429, 502, 503, 504]; // no answer, or one that may be another in a moment
+const FULL = 507;
 
-const stem = (name) => name.replace(/\.[^.]*$/, "");
+/** States of an item that end its way. */
+export const OVER = ["added", "present", "captioned", "rejected", "broken", "cancelled"];
 
-/** Files in batches, each caption beside the image of its name. */
-export function batches(files) {
+/** One file on its way. `state`: waiting, sending, checking, retrying, or one of OVER; `reason` says why not. */
+export class Item {
+  constructor(file, name) {
+    this.file = file;
+    this.name = name; // with the folders it came in, so that captions find their images
+    this.state = "waiting";
+    this.sent = 0; // bytes
+    this.tries = 0;
+    this.reason = "";
+  }
+
+  get size() {
+    return this.file.size;
+  }
+
+  get over() {
+    return OVER.includes(this.state);
+  }
+
+  get share() {
+    return this.over || this.state === "checking" ? 1 : this.size ? Math.min(1, this.sent / this.size) : 0;
+  }
+}
+
+const stem = (name) => name.replace(/\.[^.]*$/, "").toLowerCase();
+
+/** Items in batches: a caption beside the image of its name, no two of the same name together. */
+export function batches(items) {
   const together = new Map();
-  for (const file of files) {
-    const key = stem(file.name).toLowerCase();
-    together.set(key, [...(together.get(key) ?? []), file]);
+  for (const item of items) {
+    const key = stem(item.name);
+    together.set(key, [...(together.get(key) ?? []), item]);
   }
   const all = [];
   let batch = [];
   let size = 0;
+  const close = () => {
+    if (batch.length) all.push(batch);
+    [batch, size] = [[], 0];
+  };
   for (const group of together.values()) {
-    const weight = group.reduce((sum, file) => sum + file.size, 0);
-    if (batch.length && (batch.length + group.length > BATCH_FILES || size + weight > BATCH_BYTES)) {
-      all.push(batch);
-      [batch, size] = [[], 0];
+    const weight = group.reduce((sum, item) => sum + item.size, 0);
+    if (batch.length + group.length > BATCH_FILES || size + weight > BATCH_BYTES) close();
+    for (const item of group) {
+      if (batch.some((other) => other.name === item.name)) close();
+      batch.push(item);
     }
-    batch.push(...group);
     size += weight;
   }
-  if (batch.length) all.push(batch);
+  close();
   return all;
 }
 
-/** One upload, from the choice of files to the last answer. */
+/** One upload into one folder, from the choice of files to the last answer; more files may join on the way. */
 export class Upload {
-  /**
-   * `onProgress({sent, total, files, of})` is called as bytes and files go (bytes), `onAdded(images)` as
-   * the server has taken some.
-   */
-  constructor(project, files, { onProgress, onAdded }) {
+  /** `onChange()` is called as bytes and files go, `onAnswer()` when the server has taken some. */
+  constructor(project, { onChange, onAnswer }) {
     this.url = at("projects", project, "images");
-    this.waiting = batches(files);
-    this.of = files.length;
-    this.total = Math.max(
-      1,
-      files.reduce((sum, file) => sum + file.size, 0),
-    );
-    this.files = 0;
-    this.sent = new Map(); // request -> bytes
-    this.running = new Set();
-    this.result = { added: [], rejected: [], captions: [], broken: [], cancelled: false };
-    this.onProgress = onProgress;
-    this.onAdded = onAdded;
-  }
-
-  /** Send everything. Resolves to {added, rejected, captions, broken, cancelled}; `broken`: files lost on the way. */
-  async send() {
-    this.tell();
-    await Promise.all(Array.from({ length: AT_ONCE }, () => this.work()));
-    return this.result;
-  }
-
-  cancel() {
-    this.result.cancelled = true;
+    this.project = project;
+    this.items = [];
     this.waiting = [];
-    for (const request of this.running) request.abort();
+    this.running = new Map(); // request -> batch
+    this.workers = 0;
+    this.begun = performance.now();
+    this.onChange = onChange;
+    this.onAnswer = onAnswer;
+    this.finished = new Promise((resolve) => (this.finish = resolve));
   }
 
-  async work() {
-    for (let batch = this.waiting.shift(); batch; batch = this.waiting.shift()) {
-      const weight = batch.reduce((sum, file) => sum + file.size, 0);
-      const request = new XMLHttpRequest();
-      const answer = await this.transfer(request, batch);
-      this.sent.set(request, weight);
-      this.files += batch.length;
-      if (!this.result.cancelled || answer?.added) this.take(answer, batch);
-      this.tell();
+  get total() {
+    return this.items.reduce((sum, item) => sum + item.size, 0);
+  }
+
+  get sent() {
+    return this.items.reduce((sum, item) => sum + item.size * item.share, 0);
+  }
+
+  /** Put items on their way. `finished` is fulfilled when none is on it any more. */
+  add(items) {
+    this.items.push(...items);
+    this.waiting.push(...batches(items));
+    this.wake();
+    this.onChange();
+  }
+
+  wake() {
+    while (this.workers < AT_ONCE && this.waiting.length) {
+      this.workers += 1;
+      this.work();
     }
   }
 
-  transfer(request, batch) {
+  async work() {
+    for (let batch = this.next(); batch; batch = this.next()) {
+      await this.deliver(batch);
+      this.onChange();
+    }
+    this.workers -= 1;
+    if (!this.workers && !this.waiting.length) this.finish();
+  }
+
+  next() {
+    const batch = this.waiting.shift()?.filter((item) => !item.over);
+    return batch?.length === 0 ? this.next() : batch;
+  }
+
+  /** Send a batch until the server has answered for it, or it has been tried often enough. */
+  async deliver(batch) {
+    for (;;) {
+      const answer = await this.transfer(batch);
+      batch = batch.filter((item) => !item.over); // cancelled meanwhile
+      if (!batch.length) return;
+      if (!PASSING.includes(answer.status)) return this.take(answer, batch);
+      const tries = batch[0].tries;
+      for (const item of batch) Object.assign(item, { state: "retrying", sent: 0, tries: tries + 1 });
+      this.onChange();
+      if (tries >= RETRY_MS.length) {
+        for (const item of batch) this.end(item, "broken", "The connection broke off.");
+        return;
+      }
+      await pause(RETRY_MS[tries]);
+      batch = batch.filter((item) => !item.over);
+      if (!batch.length) return;
+    }
+  }
+
+  transfer(batch) {
     const form = new FormData();
-    for (const file of batch) form.append("files", file, file.name);
-    this.running.add(request);
+    for (const item of batch) {
+      form.append("files", item.file, item.name);
+      item.state = "sending";
+    }
+    const request = new XMLHttpRequest();
+    this.running.set(request, batch);
     return new Promise((resolve) => {
-      request.upload.addEventListener("progress", (event) => {
-        this.sent.set(request, event.loaded);
-        this.tell();
-      });
+      request.upload.addEventListener("progress", (event) => this.progress(batch, event));
       request.addEventListener("loadend", () => {
         this.running.delete(request);
-        resolve(
-          request.status
-            ? (request.response ?? { error: `The server answered with ${request.status}.` })
-            : null,
-        );
+        resolve({ status: request.status, body: request.response ?? {} });
       });
       request.responseType = "json";
       request.open("POST", this.url);
@@ -104,47 +162,120 @@ export class Upload {
     });
   }
 
-  take(answer, batch) {
-    if (answer === null) {
-      this.result.broken.push(...batch);
+  /** Share out what has gone of a request: its files go one after the other. */
+  progress(batch, { loaded, total }) {
+    let left = loaded === total ? Infinity : loaded;
+    for (const item of batch) {
+      if (item.over) continue;
+      item.sent = Math.min(item.size, left);
+      item.state = left >= item.size ? "checking" : "sending";
+      left = Math.max(0, left - item.size);
+    }
+    this.onChange();
+  }
+
+  /** What became of each file of a batch, as the server says. */
+  take({ status, body }, batch) {
+    const { rejected = [], present = [], added = [], captions = [] } = body;
+    const why = new Map(rejected.map(({ name, reason }) => [name, reason]));
+    const known = new Map(present.map(({ name, image }) => [name, image]));
+    const told = [body.error, body.hint].filter(Boolean).join(" ");
+    const refused = status >= 400 && !rejected.length;
+    for (const item of batch) {
+      if (why.has(item.name)) this.end(item, status === FULL ? "broken" : "rejected", why.get(item.name));
+      else if (refused) this.end(item, status === FULL ? "broken" : "rejected", told || `The server answered with ${status}.`);
+      else if (known.has(item.name)) this.end(item, "present", `there already as ${known.get(item.name)}`);
+      else this.end(item, /\.txt$/i.test(item.name) ? "captioned" : "added");
+      why.delete(item.name);
+    }
+    this.inside(batch, why, added.length);
+    if (status === FULL) this.stop("broken", told);
+    if (added.length || captions.length) this.onAnswer();
+  }
+
+  /** What an archive held is answered for by its inner names. */
+  inside(batch, why, added) {
+    const archive = batch.find((item) => /\.zip$/i.test(item.name));
+    if (!archive) return;
+    archive.added = added;
+    archive.inner = [...why].map(([name, reason]) => ({ name, reason }));
+  }
+
+  end(item, state, reason = "") {
+    Object.assign(item, { state, reason, sent: item.size });
+  }
+
+  /** Send again what broke off. */
+  retry() {
+    const broken = this.items.filter((item) => item.state === "broken");
+    for (const item of broken) Object.assign(item, { state: "waiting", sent: 0, tries: 0, reason: "" });
+    this.waiting.push(...batches(broken));
+    this.finished = new Promise((resolve) => (this.finish = resolve));
+    this.wake();
+    this.onChange();
+  }
+
+  /** Call off one file that has not gone yet, or everything. */
+  cancel(only = null) {
+    if (only) {
+      this.end(only, "cancelled", "Cancelled.");
+      for (const [request, batch] of this.running) if (batch.every((item) => item.over)) request.abort();
+      this.onChange();
       return;
     }
-    const { added = [], rejected = [], captions = [] } = answer;
-    this.result.added.push(...added);
-    this.result.rejected.push(...rejected);
-    this.result.captions.push(...captions);
-    if (answer.error && !rejected.length) {
-      const reason = [answer.error, answer.hint].filter(Boolean).join(" ");
-      this.result.rejected.push(...batch.map((file) => ({ name: file.name, reason })));
-    }
-    if (added.length || captions.length) this.onAdded(added);
+    this.stop("cancelled", "Cancelled.");
+    for (const request of this.running.keys()) request.abort();
   }
 
-  tell() {
-    const sent = [...this.sent.values()].reduce((sum, bytes) => sum + bytes, 0);
-    this.onProgress({ sent: Math.min(sent, this.total), total: this.total, files: this.files, of: this.of });
+  /** End everything that is not over. */
+  stop(state, reason) {
+    for (const item of this.items) if (!item.over) this.end(item, state, reason);
+    this.waiting = [];
+    this.onChange();
   }
 }
 
-/** The files of a drop, folders and what is in them included. */
-export async function droppedFiles(transfer) {
+/** Wait, but not longer than until the network is back. */
+function pause(wait_ms) {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      window.removeEventListener("online", done);
+      resolve();
+    };
+    const timer = setTimeout(done, wait_ms);
+    window.addEventListener("online", done);
+  });
+}
+
+// -- what was dropped -----------------------------------------------------------------------------
+
+/** The items of a drop, folders and what is in them included. */
+export async function droppedItems(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.length) return [...transfer.files];
-  const files = [];
-  for (const entry of entries) await collect(entry, files);
-  return files;
+  if (!entries.length) return chosenItems(transfer.files);
+  const items = [];
+  for (const entry of entries) await collect(entry, items);
+  return items;
 }
 
-async function collect(entry, files) {
+/** The items of a file picker; hidden files of a folder are passed over. */
+export function chosenItems(files) {
+  return [...files]
+    .filter((file) => !file.name.startsWith("."))
+    .map((file) => new Item(file, file.webkitRelativePath || file.name));
+}
+
+async function collect(entry, items) {
   if (entry.isFile) {
     const file = await new Promise((resolve) => entry.file(resolve, () => resolve(null)));
-    if (file && !file.name.startsWith(".")) files.push(file);
+    if (file && !file.name.startsWith(".")) items.push(new Item(file, entry.fullPath.replace(/^\//, "")));
     return;
   }
   const reader = entry.createReader();
   for (;;) {
     const some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
     if (!some.length) return;
-    for (const inner of some) await collect(inner, files);
+    for (const inner of some) await collect(inner, items);
   }
 }

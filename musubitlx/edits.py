@@ -1,0 +1,209 @@
+"""A bulk step over many captions: find and replace, text put before or behind, and its undo."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from musubitlx import captions
+from musubitlx.errors import Conflict, Invalid, NotFound, UserError, disk_error
+from musubitlx.home import read_json, write_json
+from musubitlx.projects import Image, Project
+
+KINDS = ("replace", "prefix", "suffix")
+RECORD = "last_edit.json"
+MAX_TEXT = 2000  # characters of what is looked for or put in
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One bulk step. `find` counts for `replace` only, `also_empty` for the other two."""
+
+    kind: str
+    text: str
+    find: str = ""
+    match_case: bool = False
+    whole_words: bool = False
+    also_empty: bool = False
+
+    @classmethod
+    def parse(cls, given: object) -> Edit:
+        """Read a posted step; Invalid names the field that is wrong."""
+        if not isinstance(given, dict) or given.get("kind") not in KINDS:
+            raise Invalid(f"The kind of step is one of {', '.join(KINDS)}.", field="kind")
+        edit = cls(
+            kind=given["kind"],
+            text=_line(given.get("text", ""), "text"),
+            find=_line(given.get("find", ""), "find"),
+            match_case=given.get("match_case") is True,
+            whole_words=given.get("whole_words") is True,
+            also_empty=given.get("also_empty") is True,
+        )
+        if edit.kind == "replace" and not edit.find:
+            raise Invalid("Type what to look for.", field="find")
+        if edit.kind != "replace" and not edit.text.strip():
+            raise Invalid("Type the text to add.", field="text")
+        return edit
+
+    def apply(self, caption: str) -> tuple[str, list[tuple[int, int]]]:
+        """The caption after the step, and where in the old one it takes hold (character spans)."""
+        if self.kind == "replace":
+            return self._replaced(caption)
+        if not caption and not self.also_empty:
+            return caption, []
+        if self.kind == "prefix":
+            return self._prefixed(caption), []
+        return self._suffixed(caption), []
+
+    def _replaced(self, caption: str) -> tuple[str, list[tuple[int, int]]]:
+        pattern = re.escape(self.find)
+        if self.whole_words:
+            pattern = rf"(?<!\w){pattern}(?!\w)"
+        found = re.compile(pattern, 0 if self.match_case else re.IGNORECASE)
+        spans = [match.span() for match in found.finditer(caption)]
+        after = found.sub(lambda _: self.text, caption)
+        return (_tidied(after) if spans and not self.text.strip() else after), spans
+
+    def _prefixed(self, caption: str) -> str:
+        if caption.startswith(self.text.strip()):
+            return caption
+        gap = "" if not caption or self.text[-1].isspace() else " "
+        return f"{self.text}{gap}{caption}"
+
+    def _suffixed(self, caption: str) -> str:
+        if caption.endswith(self.text.strip()):
+            return caption
+        close = not caption or self.text[0].isspace() or self.text[0] in ",.;:!?"
+        return f"{caption}{'' if close else ' '}{self.text}"
+
+    @property
+    def title(self) -> str:
+        """The step in words, for the button that undoes it."""
+        if self.kind == "replace":
+            into = f"“{self.text}”" if self.text else "nothing"
+            return f"“{self.find}” replaced by {into}"
+        return f"“{self.text.strip()}” put {'in front' if self.kind == 'prefix' else 'behind'}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a step does to one caption."""
+
+    name: str
+    before: str
+    after: str
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+    def as_dict(self) -> dict:
+        """As the preview shows it; spans are [from, to] in the old text, in characters."""
+        return {
+            "name": self.name,
+            "before": self.before,
+            "after": self.after,
+            "spans": [list(span) for span in self.spans],
+        }
+
+
+def changes(images: Iterable[Image], edit: Edit) -> list[Change]:
+    """The captions a step would change; Invalid if one would get too long."""
+    found = []
+    for image in images:
+        after, spans = edit.apply(image.caption)
+        after = captions.checked(after)
+        if after != image.caption:
+            found.append(Change(image.name, image.caption, after, spans))
+    return found
+
+
+def tag(found: list[Change]) -> str:
+    """A fingerprint of a preview: by it the step is only done as it was shown."""
+    digest = hashlib.blake2b(digest_size=8)
+    for change in found:
+        digest.update(repr((change.name, change.before, change.after)).encode("utf-8"))
+    return digest.hexdigest()
+
+
+def apply(project: Project, edit: Edit, found: list[Change], seen: str | None) -> list[str]:
+    """Do a step, and keep on the disk how to undo it; returns the names changed.
+
+    `seen` is the tag of the preview it was agreed to: Conflict if the captions
+    are others by now. The record is written first, so that a step that breaks
+    off in the middle can be undone like any other.
+    """
+    if seen is not None and tag(found) != seen:
+        raise Conflict(
+            "The captions have changed since the preview.", hint="Look at it again, then apply."
+        )
+    if not found:
+        return []
+    rows = [{"name": one.name, "before": one.before, "after": one.after} for one in found]
+    record = {"title": edit.title, "at": time.time(), "changes": rows}
+    try:
+        project.hidden.mkdir(parents=True, exist_ok=True)
+        write_json(project.hidden / RECORD, record)
+    except OSError as error:
+        raise disk_error(error) from error
+    for change in found:
+        project.set_caption(change.name, change.after, base=captions.tag(change.before))
+    return [change.name for change in found]
+
+
+def last(project: Project) -> dict | None:
+    """The step that can be undone: {title, at (s since the epoch), count}, or None."""
+    record = _record(project)
+    if record is None:
+        return None
+    return {"title": record["title"], "at": record["at"], "count": len(record["changes"])}
+
+
+def undo(project: Project) -> tuple[list[str], list[str]]:
+    """Take the last step back. Returns (names restored, names left as they were edited since).
+
+    NotFound when there is nothing to undo.
+    """
+    record = _record(project)
+    if record is None:
+        raise NotFound("There is no step to undo.")
+    restored, left = [], []
+    for row in record["changes"]:
+        try:
+            project.set_caption(row["name"], row["before"], base=captions.tag(row["after"]))
+            restored.append(row["name"])
+        except UserError as error:
+            if error.http_status == 507:
+                raise
+            left.append(row["name"])
+    (project.hidden / RECORD).unlink(missing_ok=True)
+    return restored, left
+
+
+def _record(project: Project) -> dict | None:
+    record = read_json(project.hidden / RECORD) or {}
+    rows = record.get("changes")
+    if not isinstance(rows, list) or not isinstance(record.get("title"), str):
+        return None
+    sound = all(
+        isinstance(row, dict) and all(isinstance(row.get(key), str) for key in KEYS) for row in rows
+    )
+    return {**record, "at": record.get("at")} if rows and sound else None
+
+
+KEYS = ("name", "before", "after")
+
+
+def _line(given: object, name: str) -> str:
+    """A piece of text of a step, its spaces kept: they count."""
+    if not isinstance(given, str) or len(given) > MAX_TEXT:
+        raise Invalid(f"Enter text of at most {MAX_TEXT} characters.", field=name)
+    return given.replace("\r\n", "\n").replace("\x00", "")
+
+
+def _tidied(text: str) -> str:
+    """A text after something was cut out: no doubled commas or spaces where it stood."""
+    text = re.sub(r"[ \t]{2,}", " ", text)
+    text = re.sub(r"[ \t]+([,.;:!?])", r"\1", text)
+    text = re.sub(r",(\s*,)+", ",", text)
+    return re.sub(r"^[\s,]+|[\s,]+$", "", text)

@@ -1,0 +1,74 @@
+"""The trash of an output folder: removed images wait there, so that a removal can be undone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from musubitlx.errors import NotFound, disk_error
+from musubitlx.home import Home
+from musubitlx.projects import Image, Project
+
+KEEP_S = 600.0  # the page offers the undo for 10 s; a slow phone or a second page may come later
+
+
+def throw_away(project: Project, names: list[str]) -> tuple[list[str], str]:
+    """Move images with their captions into the trash; what can be made again is deleted.
+
+    Returns the names removed and the key that brings them back. NotFound if
+    one of them is not there; then none is removed.
+    """
+    images = [project.image(name) for name in dict.fromkeys(names)]
+    key = uuid.uuid4().hex
+    folder = _folder(project, key)
+    try:
+        folder.mkdir(parents=True)
+        for image in images:
+            _move(image.path, folder / image.name)
+            _move(image.path.with_suffix(".txt"), folder / f"{image.path.stem}.txt")
+            project.forget(image)
+    except OSError as error:
+        raise disk_error(error) from error
+    return [image.name for image in images], key
+
+
+def restore(project: Project, key: str) -> list[Image]:
+    """Bring back what was removed under `key`; NotFound when it is gone for good.
+
+    A name that was taken meanwhile gets a number.
+    """
+    folder = _folder(project, key)
+    if not re.fullmatch("[0-9a-f]{32}", key) or not folder.is_dir():
+        raise NotFound("What was removed is gone for good by now.")
+    restored = []
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() != ".txt":
+                stored = project.place(path, path.stem, path.suffix)
+                _move(path.with_suffix(".txt"), stored.with_suffix(".txt"))
+                restored.append(project.image(stored.name))
+    except OSError as error:
+        raise disk_error(error) from error
+    shutil.rmtree(folder, ignore_errors=True)
+    return restored
+
+
+def empty(home: Home, older_than_s: float = KEEP_S) -> None:
+    """Delete for good what was removed longer ago, in every output folder."""
+    for folder in home.output.glob("*/.musubitlx/trash/*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > older_than_s:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(project: Project, key: str) -> Path:
+    return project.hidden / "trash" / key
+
+
+def _move(source: Path, target: Path) -> None:
+    with suppress(FileNotFoundError):
+        source.replace(target)

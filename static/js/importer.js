@@ -1,0 +1,172 @@
+/** Images from a folder on the server, for those who copied them there. Loaded at first use. */
+
+import { at, get, post } from "./api.js";
+import { complain } from "./dialogs.js";
+import { el, find, icon, say } from "./dom.js";
+import { bytes, count } from "./format.js";
+import { ensureProject, project, readProject } from "./project.js";
+import { showRejected } from "./uploading.js";
+
+const BATCH_FILES = 16;
+const BATCH_BYTES = 64 * 1024 * 1024;
+
+const dialog = find("[data-importer]");
+const bar = find("progress", dialog);
+const place = find("[data-import-place]", dialog);
+const list = find("[data-import-list]", dialog);
+const go = find("[data-import-go]", dialog);
+const problem = find("[data-import-problem]", dialog);
+
+let folder = null; // as GET /api/import?path= answers
+let stopped = false;
+let running = false;
+
+/** Open the dialog where one was the last time, else at the roots. */
+export async function openImport() {
+  dialog.showModal();
+  await browse(folder?.path ?? null);
+}
+
+async function browse(path) {
+  say(problem, "");
+  try {
+    const found = await get(path ? `/api/import?path=${encodeURIComponent(path)}` : "/api/import");
+    folder = path ? found : null;
+    if (folder) drawFolder();
+    else if (found.roots.filter((root) => root.exists).length === 1 && found.roots.length === 1) await browse(found.roots[0].path);
+    else drawRoots(found.roots);
+  } catch (error) {
+    if (path && error.status === 404) return browse(null);
+    say(problem, error.whole);
+  }
+}
+
+function drawRoots(roots) {
+  say(place, "Folders that may be imported from");
+  find("[data-import-up]", dialog).hidden = true;
+  list.replaceChildren(...roots.map(rootRow));
+  drawGo();
+}
+
+function rootRow({ path, exists, problem: wrong }) {
+  if (exists && !wrong) return folderRow({ path, name: path });
+  const text = wrong ?? "not there yet: copy pictures there, and it shows up";
+  return el("li", { className: "import-row quiet" }, el("span", { className: "mono", textContent: path }), ` – ${text}`);
+}
+
+function folderRow({ path, name, images }) {
+  const button = el("button", { type: "button", className: "link-button" }, icon("folder"), ` ${name}`);
+  button.addEventListener("click", () => browse(path));
+  const told = images ? el("span", { className: "quiet numbers", textContent: count(images, "image") }) : null;
+  return el("li", { className: "import-row" }, button, told);
+}
+
+function drawFolder() {
+  say(place, folder.path);
+  const up = find("[data-import-up]", dialog);
+  up.hidden = false;
+  up.onclick = () => browse(folder.parent);
+  const rows = folder.folders.map(folderRow);
+  for (const file of folder.files.slice(0, 200))
+    rows.push(
+      el(
+        "li",
+        { className: "import-row quiet" },
+        el("span", { className: "import-name", textContent: file.name }),
+        el("span", { className: "numbers", textContent: bytes(file.bytes) }),
+      ),
+    );
+  if (folder.files.length > 200) rows.push(el("li", { className: "import-row quiet", textContent: `and ${folder.files.length - 200} more` }));
+  if (!rows.length) rows.push(el("li", { className: "import-row quiet", textContent: "Nothing to import in here." }));
+  list.replaceChildren(...rows);
+  drawGo();
+}
+
+function drawGo() {
+  const files = folder?.files.length ?? 0;
+  go.disabled = running || files === 0;
+  const into = project.name ? ` into ${project.name}` : "";
+  say(go, folder?.images ? `Import ${count(folder.images, "image")}${into}` : files ? `Import ${count(files, "file")}${into}` : "Import");
+  const facts = folder && files ? [folder.captions ? count(folder.captions, "caption") : "", bytes(folder.bytes)] : [];
+  say(find("[data-import-facts]", dialog), facts.filter(Boolean).join(" · "));
+}
+
+/** Files in the order of the folder, a caption right behind its image, some at a time. */
+function batches(files) {
+  const all = [];
+  let batch = [];
+  let size = 0;
+  const stem = (name) => name.replace(/\.[^.]*$/, "").toLowerCase();
+  const sorted = [...files].sort((a, b) => (stem(a.name) < stem(b.name) ? -1 : stem(a.name) > stem(b.name) ? 1 : 0));
+  for (const [index, file] of sorted.entries()) {
+    const together = index > 0 && stem(sorted[index - 1].name) === stem(file.name);
+    if (batch.length && !together && (batch.length >= BATCH_FILES || size + file.bytes > BATCH_BYTES)) {
+      all.push(batch);
+      [batch, size] = [[], 0];
+    }
+    batch.push(file.name);
+    size += file.bytes;
+  }
+  if (batch.length) all.push(batch);
+  return all;
+}
+
+async function run() {
+  const { path, files } = folder;
+  const total = { added: 0, present: 0, captions: 0, rejected: [] };
+  running = true;
+  stopped = false;
+  bar.hidden = false;
+  bar.value = 0;
+  drawGo();
+  find("[data-import-stop]", dialog).hidden = false;
+  try {
+    await ensureProject();
+    const name = project.name;
+    let done = 0;
+    for (const names of batches(files)) {
+      if (stopped) break;
+      const answer = await take(name, path, names);
+      for (const key of ["added", "present", "captions"]) total[key] += answer[key]?.length ?? 0;
+      total.rejected.push(...(answer.rejected ?? []));
+      done += names.length;
+      bar.value = done / files.length;
+      say(problem, `${done} of ${count(files.length, "file")}`);
+    }
+    finish(total);
+  } catch (error) {
+    say(problem, error.whole ?? error.message);
+  }
+  running = false;
+  bar.hidden = true;
+  find("[data-import-stop]", dialog).hidden = true;
+  drawGo();
+  await readProject().catch(complain);
+  document.dispatchEvent(new CustomEvent("images:changed"));
+}
+
+/** One batch; that none of its files was of use is an answer, too. */
+async function take(name, path, names) {
+  try {
+    return await post(at("projects", name, "import"), { path, names });
+  } catch (error) {
+    if (error.status === 422 && error.body?.rejected) return error.body;
+    throw error;
+  }
+}
+
+function finish({ added, present, captions, rejected }) {
+  const parts = [`${count(added, "image")} imported.`];
+  if (captions) parts.push(`${count(captions, "caption")} came along.`);
+  if (present) parts.push(`${count(present, "image")} ${present === 1 ? "was" : "were"} there already.`);
+  if (stopped) parts.push("Stopped.");
+  say(find("[data-upload-status]"), parts.join(" "));
+  showRejected(rejected);
+  say(problem, "");
+  dialog.close();
+}
+
+go.addEventListener("click", run);
+find("[data-import-stop]", dialog).addEventListener("click", () => (stopped = true));
+find("[data-import-close]", dialog).addEventListener("click", () => dialog.close());
+dialog.addEventListener("close", () => (stopped = true));
