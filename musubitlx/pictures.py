@@ -15,6 +15,15 @@ READABLE = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes
 UPRIGHT = 1  # the EXIF orientation of a picture that is stored as it is seen
 ORIENTATION = 0x0112
 
+# What a picture may be called on its way in: what can't be trained on as it is gets converted.
+NAMED = (
+    *READABLE,
+    *(".jpe", ".jfif", ".mpo", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif"),
+    *(".jp2", ".tga", ".ppm", ".pgm"),
+)
+MAX_FILE_BYTES = 500_000_000  # nothing bigger is a picture
+MAX_TEXT_BYTES = 40_000  # nothing bigger is a caption
+
 
 class NotAPicture(UserError):
     """The file can't be used as a training image; the text says why."""
