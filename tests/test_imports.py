@@ -562,6 +562,23 @@ def test_a_pipe_that_slips_in_neither_blocks_nor_is_read(home, place, fresh, mon
     assert rejected[0]["reason"] == "it is no ordinary file"
 
 
+def test_a_folder_exchanged_in_the_last_moment_gives_nothing_away(
+    home, place, outside, fresh, monkeypatch, ways
+):
+    fill(place, "sub/secret.jpg")
+    look = imports._Folder.stat
+
+    def late(self, name):
+        info = look(self, name)
+        swap(place / "sub", outside)
+        return info
+
+    monkeypatch.setattr(imports._Folder, "stat", late)
+    copied, rejected = Imports(home).copy(str(place / "sub"), ["secret.jpg"], fresh)
+    assert fresh.left() == ([b"data"] if imports.WALKS else [])  # it stands in what was checked
+    assert len(copied) + len(rejected) == 1
+
+
 @pytest.mark.parametrize("change", [b"longer than it was", b"cut"])
 def test_a_file_that_is_still_being_written_is_told(home, place, fresh, monkeypatch, change):
     fill(place, "a.jpg", data=b"as it was")
