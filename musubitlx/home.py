@@ -16,6 +16,7 @@ PACKAGE_ROOT = Path(__file__).resolve().parent.parent  # the folder that holds w
 
 BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 MAX_COMPONENT_BYTES = 255  # of any name, in every usual file system
+RESERVE_BYTES = 200_000_000  # of the disk that what comes in leaves free, for a run under way
 MAX_NAME_BYTES = 120  # room for Musubi's suffixes within the 255 bytes file systems allow
 WINDOWS_DEVICES = re.compile(
     r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?"
@@ -70,7 +71,7 @@ def child(root: Path, name: str) -> Path:
     what is refused in new ones. Links are followed, what lies outside after
     resolving is not there.
     """
-    if not _is_component(name) or (os.name == "nt" and name_problem(name)):
+    if not is_component(name) or (os.name == "nt" and name_problem(name)):
         raise NotFound("There is nothing by that name.")
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
@@ -78,12 +79,19 @@ def child(root: Path, name: str) -> Path:
     return path
 
 
-def _is_component(name: object) -> bool:
+def is_component(name: object) -> bool:
     """Whether a file in a folder can have this name, hidden ones aside."""
     if not isinstance(name, str) or not name or name.startswith(".") or not is_storable(name):
         return False
     odd = any(c in "/\\" or unicodedata.category(c) == "Cc" for c in name)
     return not odd and len(name.encode()) <= MAX_COMPONENT_BYTES
+
+
+def natural_key(name: str) -> list:
+    """Sort key for names, the way people count: 2 before 10; case decides last."""
+    parts = re.split(r"(\d+)", name.casefold())
+    numbered = [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+    return [*numbered, (-1, 0, name)]
 
 
 class Home:

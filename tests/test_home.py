@@ -9,7 +9,16 @@ from inputs import patient
 
 from musubitlx import home as house
 from musubitlx.errors import Invalid, NotFound
-from musubitlx.home import Home, child, name_problem, read_json, replacing, write_json, write_text
+from musubitlx.home import (
+    Home,
+    child,
+    name_problem,
+    natural_key,
+    read_json,
+    replacing,
+    write_json,
+    write_text,
+)
 
 BAD = ["", " ", ".", "..", "...", "a/b", "a\\b", "/etc", "C:", "C:\\x", "a:b", "x*", "x?", "[x]"]
 BAD += ['"', "<", ">", "|", "\x00", "a\nb", "a\rb", "\x7f", "\ud800", " a", "a ", "a.", ".a"]
@@ -154,3 +163,12 @@ def test_json_is_read_back_and_what_is_none_is_none(tmp_path):
 def test_half_characters_are_not_storable():
     assert house.is_storable("é 😀 \x00")
     assert not house.is_storable("\ud800")
+
+
+@patient
+@given(st.lists(st.text(alphabet="0129aB²٣ ._", max_size=6)))
+def test_names_are_sorted_as_people_count_whatever_is_in_them(names):
+    assert sorted(["b", "10", "a10", "2", "B", "a9"], key=natural_key) == [
+        *("2", "10", "a9", "a10", "B", "b")
+    ]
+    assert sorted(names, key=natural_key) == sorted(reversed(names), key=natural_key)

@@ -23,6 +23,7 @@ LAYERS = (
     ("musubitlx.bootstrap", "musubitlx.serving", "musubitlx.events", "musubitlx.commands"),
     ("musubitlx.access", "musubitlx.configs", "musubitlx.estimate", "musubitlx.jobs"),
     ("musubitlx.projects", "musubitlx.models", "musubitlx.musubi", "musubitlx.settings"),
+    ("musubitlx.archives", "musubitlx.imports"),
     ("musubitlx.pictures", "musubitlx.bell", "musubitlx.diagnose", "musubitlx.resources"),
     (
         "musubitlx.assets",
