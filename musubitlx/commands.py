@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import shlex
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from musubitlx import estimate, models, musubi, presets
+from musubitlx import buckets, estimate, health, looks, models, musubi, presets
 from musubitlx.errors import Advice, Invalid, ManyInvalid, UserError
 from musubitlx.home import Home
 from musubitlx.jobs import Plan, Stage
@@ -84,8 +82,7 @@ def check(home: Home, trainer: Trainer, given: object) -> Check:
     images = project.images()
     readable = [image for image in images if image.facts]
     if "output_dir" not in [error.field for error in wrong]:
-        found.errors += _image_errors(images)
-    found.errors += _place_errors(home)
+        found.errors += _dataset_errors(project, images, settings)
     found.errors += _python_errors(trainer)
     found.warnings += _image_warnings(readable, settings)
     paths = _model_paths(home, trainer, found)
@@ -141,7 +138,8 @@ def log_path(folder: Path, name: str, started: float) -> Path:
 # -- what could be wrong ---------------------------------------------------------------------------
 
 
-def _image_errors(images: list[Image]) -> list[UserError]:
+def _dataset_errors(project: Project, images: list[Image], settings: Settings) -> list[UserError]:
+    """No images, and every finding of dataset health that keeps a run from starting."""
     if not images:
         return [
             Invalid(
@@ -150,37 +148,10 @@ def _image_errors(images: list[Image]) -> list[UserError]:
                 hint="Add images in step 1: 10 to 20 are a good start.",
             )
         ]
-    errors: list[UserError] = [
-        Invalid(
-            f"{image.name} can't be read as an image.",
-            field="images",
-            hint="Remove it, or replace it by a whole file.",
-        )
-        for image in images
-        if image.facts is None
-    ]
-    stems = Counter(image.path.stem.casefold() for image in images)
-    errors += [
-        Invalid(
-            f"Several images are called {stem}: Musubi would mix up their caches.",
-            field="images",
-            hint="Rename all but one of them.",
-        )
-        for stem, count in stems.items()
-        if count > 1
-    ]
-    return errors
-
-
-def _place_errors(home: Home) -> list[UserError]:
-    if not re.search(r"[\[\]*?]", str(home.output)):
-        return []
+    found = health.blocking(project, images, looks.fresh(project), settings)
     return [
-        Invalid(
-            f"The path {home.output} contains one of [ ] * ?, and Musubi finds no caches there.",
-            field="output_dir",
-            hint="Move the home folder, or start with --home and another folder.",
-        )
+        Invalid(one.text, field="images" if one.images else "output_dir", hint=one.hint)
+        for one in found
     ]
 
 
@@ -350,7 +321,7 @@ def build(
 
 def dataset_config(folder: Path, captions: Path, settings: Settings) -> str:
     """The text of dataset_config.toml."""
-    width, height = estimate.area_of(settings["resolution"])
+    width, height = buckets.area_of(settings["resolution"])
     return (
         "[general]\n"
         f"resolution = [{width}, {height}]\n"

@@ -11,6 +11,7 @@ from musubitlx.errors import UserError
 from musubitlx.home import replacing
 
 THUMB_PX = 320
+OPAQUE = 250  # of 255: what is less lets something through
 SMALLEST_PX = 16  # a bucket's step; below that nothing is to be seen
 SUFFIXES = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
 READABLE = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
@@ -279,19 +280,34 @@ def _flattened(image):
     return image.convert("RGB")
 
 
-def make_thumb(path: Path, thumb: Path) -> Path:
-    """Return the thumbnail of a picture, made anew if the picture is newer; NotAPicture."""
+def decoded(path: Path, side: int):
+    """Decode a picture to its end: (RGB with at most `side` px on its longer side, see-through).
+
+    Raises whatever Pillow does for a file that is damaged. A JPEG is scaled while
+    it is read, as far as its format allows.
+    """
     from PIL import Image, ImageOps
 
+    with _opened(path) as image:
+        image.draft("RGB", (side, side))
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        through = "A" in upright.getbands() and upright.getchannel("A").getextrema()[0] < OPAQUE
+        if upright.mode not in ("RGB", "RGBA", "L"):  # others are not averaged rightly
+            upright = _flattened(upright)
+        upright.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return _flattened(upright), through
+
+
+def make_thumb(path: Path, thumb: Path) -> Path:
+    """Return the thumbnail of a picture, made anew if the picture is newer; NotAPicture."""
     try:
         if thumb.stat().st_mtime_ns >= path.stat().st_mtime_ns:
             return thumb
     except FileNotFoundError:
         pass
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (THUMB_PX, THUMB_PX))
-            _save_thumb(_flattened(ImageOps.exif_transpose(image)), thumb)
+        save_thumb(decoded(path, THUMB_PX)[0], thumb)
     except Exception as error:  # as in admit()
         if isinstance(error, OSError) and error.errno:
             raise
@@ -299,10 +315,10 @@ def make_thumb(path: Path, thumb: Path) -> Path:
     return thumb
 
 
-def _save_thumb(image, thumb: Path) -> None:
+def save_thumb(image, thumb: Path) -> None:
     """Write a JPEG of at most `THUMB_PX` on its longer side."""
-    small = image if image.mode == "RGB" else image.convert("RGB")
-    small.thumbnail((THUMB_PX, THUMB_PX))
+    small = image.copy() if image.mode == "RGB" else image.convert("RGB")
+    small.thumbnail((THUMB_PX, THUMB_PX), reducing_gap=2.0)
     thumb.parent.mkdir(parents=True, exist_ok=True)
     with replacing(thumb, durable=False) as file:
         small.save(file, "JPEG", quality=82)

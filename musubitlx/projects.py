@@ -14,7 +14,7 @@ from pathlib import Path
 
 from musubitlx import captions, pictures
 from musubitlx.errors import Invalid, NotFound
-from musubitlx.home import Home, child, is_storable, name_problem, stamp_of
+from musubitlx.home import Home, child, is_storable, name_problem, natural_key, stamp_of
 
 READABLE = pictures.READABLE  # suffixes, lower case
 TAKEN_STEMS = {"sample_prompts"}  # their .txt is not a caption
@@ -109,7 +109,7 @@ class Project:
                 and entry.is_file()
                 and (not entry.is_symlink() or self._is_inside(entry.path))
             ]
-        return sorted(found, key=_natural)
+        return sorted(found, key=lambda path: natural_key(path.name))
 
     def _is_inside(self, path: str) -> bool:
         """Whether a link leads to something in this folder, see `home.child`."""
@@ -305,13 +305,6 @@ def _summary(project: Project) -> dict:
         "captions": sum(path.with_suffix(".txt").is_file() for path in paths),
         "modified": project.path.stat().st_mtime,
     }
-
-
-def _natural(path: Path) -> list:
-    """Sort key: runs of digits count as numbers."""
-    parts = re.split(r"(\d+)", path.name.casefold())
-    numbered = [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
-    return [*numbered, (-1, 0, path.name)]  # names that differ in letter case only keep an order
 
 
 def as_jsonl(rows: Iterable[dict]) -> str:

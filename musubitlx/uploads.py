@@ -274,7 +274,7 @@ def _digest(path: Path) -> str:
 def _admit_caption(project: Project, upload: Upload, by_stem: dict[str, str]) -> str:
     """Store a received .txt as the caption of its image; returns the image's name."""
     try:
-        if upload.received.stat().st_size > 4 * captions.MAX_CAPTION:
+        if upload.received.stat().st_size > pictures.MAX_TEXT_BYTES:
             raise Invalid("it is too long for a caption")
         text = captions.decode(upload.received.read_bytes())
     finally:

@@ -2,80 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 
 import pytest
+from browsing import caption, drop, expect, needs_chromium, tab_to
 from support import pictures, wait_until
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-expect = sync_api.expect
+pytestmark = needs_chromium
 
-CHROMIUM = os.environ.get("MUSUBITLX_CHROMIUM") or shutil.which("chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="NO CHROMIUM: name one in MUSUBITLX_CHROMIUM")
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 RUN_MS = 90_000
 SLOW_TRAINER = {"STAND_IN_STEPS": "40", "STAND_IN_STEP_S": "0.15"}
 LINES = [f"line {number}" for number in range(1, 41)]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One Chromium for all tests of this file."""
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """A function that opens an address in a browser of its own; no script may fail in it."""
-    contexts, mistakes = [], []
-
-    def open_page(url: str, **context):
-        context.setdefault("viewport", {"width": 1366, "height": 768})
-        contexts.append(browser.new_context(**context))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(15_000)
-        page.on("pageerror", lambda error: mistakes.append(str(error)))
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert mistakes == []
-
-
-def drop(page, files: dict[str, bytes], on: str = "[data-drop]") -> None:
-    """Let go of files over the page, as from a file manager."""
-    transfer = page.evaluate_handle(
-        """(files) => {
-            const transfer = new DataTransfer();
-            for (const [name, bytes] of files) {
-                transfer.items.add(new File([new Uint8Array(bytes)], name));
-            }
-            return transfer;
-        }""",
-        [[name, list(data)] for name, data in files.items()],
-    )
-    for kind in ("dragenter", "dragover", "drop"):
-        page.dispatch_event(on, kind, {"dataTransfer": transfer})
-
-
-def caption(page, number: int):
-    return page.get_by_label(f"Caption for image {number}", exact=True)
 
 
 def start(page) -> None:
@@ -151,33 +88,20 @@ def test_the_preview_is_what_runs(slow_run, visit):
     expect(page.get_by_role("log")).to_contain_text("$ " + preview, timeout=RUN_MS)
 
 
-NAME_OF_FOCUSED = """(() => {
-    const node = document.activeElement;
-    return node.labels?.[0]?.textContent ?? node.textContent;
-})()"""
-
-
 def test_the_keyboard_alone_leads_to_a_run(slow_run, visit):
     page = visit(f"{slow_run.url}/?project=ball")
     expect(caption(page, 3)).to_be_visible()
 
-    def tab_to(name: str) -> None:
-        for _ in range(80):
-            page.keyboard.press("Tab")
-            if name in page.evaluate(NAME_OF_FOCUSED):
-                return
-        raise AssertionError(f"Tab never came to {name}")
-
-    tab_to("Caption for image 1")
+    tab_to(page, "Caption for image 1")
     page.keyboard.type("a ball")
-    tab_to("Trigger word")
+    tab_to(page, "Trigger word")
     page.keyboard.type("ohwx")
     page.keyboard.press("Enter")  # must not start anything
     assert slow_run.get("/api/jobs") == []
-    tab_to("Start training")
+    tab_to(page, "Start training")
     page.keyboard.press("Enter")
     expect(heading(page, "Training in progress")).to_be_visible(timeout=RUN_MS)
-    tab_to("Stop training")
+    tab_to(page, "Stop training")
 
 
 # -- images and captions ---------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inputs import patient
 
-from musubitlx.estimate import area_of, bucket_of, buckets, steps
+from musubitlx.buckets import area_of, bucket_of, buckets, crop_of
+from musubitlx.estimate import steps
 from musubitlx.settings import parse
 
 SIDES = st.integers(4, 256).map(lambda n: n * 16)

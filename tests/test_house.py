@@ -19,12 +19,25 @@ MODULES = {
 
 # A module imports from its own row's left and from the rows below it, never from above.
 LAYERS = (
-    ("webgui", "musubitlx.runner"),
+    ("webgui", "musubitlx.runner", "musubitlx.inspector"),
     ("musubitlx.bootstrap", "musubitlx.serving", "musubitlx.events", "musubitlx.commands"),
     ("musubitlx.access", "musubitlx.configs", "musubitlx.estimate", "musubitlx.jobs"),
-    ("musubitlx.projects", "musubitlx.models", "musubitlx.musubi", "musubitlx.settings"),
+    ("musubitlx.health", "musubitlx.uploads", "musubitlx.edits", "musubitlx.trash"),
+    (
+        "musubitlx.projects",
+        "musubitlx.looks",
+        "musubitlx.models",
+        "musubitlx.musubi",
+        "musubitlx.settings",
+    ),
     ("musubitlx.archives", "musubitlx.imports"),
-    ("musubitlx.pictures", "musubitlx.bell", "musubitlx.diagnose", "musubitlx.resources"),
+    (
+        "musubitlx.captions",
+        "musubitlx.pictures",
+        "musubitlx.bell",
+        "musubitlx.diagnose",
+        "musubitlx.resources",
+    ),
     (
         "musubitlx.assets",
         "musubitlx.processes",
@@ -33,18 +46,27 @@ LAYERS = (
         "musubitlx.progress",
     ),
     ("musubitlx.home", "musubitlx.lease", "musubitlx.logs", "musubitlx.options"),
-    ("musubitlx.presets", "musubitlx.tensors"),
+    ("musubitlx.presets", "musubitlx.tensors", "musubitlx.buckets"),
     ("musubitlx.errors",),
     ("musubitlx",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-PROGRAMS = ("musubitlx.runner", "musubitlx.captioning", "musubitlx.practice", "musubitlx.bootstrap")
+PROGRAMS = (
+    "musubitlx.runner",
+    "musubitlx.captioning",
+    "musubitlx.practice",
+    "musubitlx.bootstrap",
+    "musubitlx.inspector",
+)
 HEAVY = ("torch", "transformers", "diffusers", "accelerate")
 LAZY = (
     "torch",
     "PIL",
     "yaml",
     "numpy",
+    "imagehash",
+    "scipy",
+    "pillow_heif",
     "toml",
     "safetensors",
     "transformers",

@@ -40,6 +40,7 @@ export class Item {
   }
 }
 
+const isArchive = (item) => /\.zip$/i.test(item.name);
 const stem = (name) => name.replace(/\.[^.]*$/, "").toLowerCase();
 
 /** Items in batches: a caption beside the image of its name, no two of the same name together. */
@@ -57,6 +58,7 @@ export function batches(items) {
     [batch, size] = [[], 0];
   };
   for (const group of together.values()) {
+    if (group.some(isArchive)) close(); // it is answered for by what is in it
     const weight = group.reduce((sum, item) => sum + item.size, 0);
     if (batch.length + group.length > BATCH_FILES || size + weight > BATCH_BYTES) close();
     for (const item of group) {
@@ -64,6 +66,7 @@ export function batches(items) {
       batch.push(item);
     }
     size += weight;
+    if (group.some(isArchive)) close();
   }
   close();
   return all;
@@ -195,7 +198,7 @@ export class Upload {
 
   /** What an archive held is answered for by its inner names. */
   inside(batch, why, added) {
-    const archive = batch.find((item) => /\.zip$/i.test(item.name));
+    const archive = batch.find(isArchive);
     if (!archive) return;
     archive.added = added;
     archive.inner = [...why].map(([name, reason]) => ({ name, reason }));
