@@ -93,3 +93,12 @@ def tab_to(page, name: str, *, most: int = 120, key: str = "Tab") -> None:
         if name in page.evaluate(NAME_OF_FOCUSED):
             return
     raise AssertionError(f"{key} never came to {name}")
+
+
+def wait_in(page, condition, what: str, seconds: float = 15) -> None:
+    """Wait for something outside the page while its routes go on being answered."""
+    for _ in range(int(seconds / 0.05)):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"waited {seconds} s in vain for {what}")

@@ -430,7 +430,7 @@ def test_two_images_of_one_name_are_an_error(home, practice, project):
     (project.path / "A.png").write_bytes(picture(1, (64, 64), "PNG"))
     found = check(home, practice, asked())
     assert fields(found) == ["images"]
-    assert "A.png, a.jpg" in str(found.errors[0])
+    assert "a.jpg, A.png" in str(found.errors[0])
 
 
 def test_an_image_that_cannot_be_read_is_an_error(home, practice, project):

@@ -187,14 +187,8 @@ export class Card {
 
   failed(error) {
     this.dirty = true;
-    const known = error.status === 409 && error.body?.tag;
-    if (known && this.sent.has(error.body.caption)) {
-      this.base = error.body.tag; // it was ours: its answer had got lost
-      this.failures = 0;
-      this.later();
-      return;
-    }
-    if (known) return this.changedElsewhere(error.body.caption, error.body.tag);
+    if (error.status === 409 && error.body?.tag)
+      return this.changedElsewhere(error.body.caption, error.body.tag);
     const again = error.status === 0 || error.status >= 500;
     if (!again) this.sent.delete(this.area.value.trim());
     this.tell("Not saved", "danger");
@@ -223,8 +217,11 @@ export class Card {
 
   /** Somebody else saved another text: ask which one counts. Until then nothing is overwritten. */
   changedElsewhere(caption, tag) {
-    if (caption === this.area.value.trim()) {
-      this.settle(caption, tag);
+    if (caption === this.area.value.trim()) return this.settle(caption, tag);
+    if (this.sent.has(caption)) {
+      this.base = tag; // it was ours: its answer had got lost
+      this.failures = 0;
+      this.later();
       return;
     }
     this.conflict = { caption, tag };

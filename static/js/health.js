@@ -104,8 +104,8 @@ function actionsOf(finding) {
 }
 
 function action(label, run, finding) {
-  const button = el("button", { type: "button", className: "button button-small", textContent: label });
-  button.append(el("span", { className: "visually-hidden", textContent: `: ${finding.text}` }));
+  const name = `${label}: ${finding.text}`;
+  const button = el("button", { type: "button", className: "button button-small", textContent: label, "aria-label": name });
   button.addEventListener("click", run);
   return button;
 }

@@ -114,7 +114,7 @@ async function removeCard(card) {
 
 function goneRow(card, undo) {
   const button = el("button", { type: "button", className: "button button-small", textContent: "Undo" });
-  button.append(el("span", { className: "visually-hidden", textContent: `: bring ${card.name} back` }));
+  button.setAttribute("aria-label", `Undo: bring ${card.name} back`);
   const row = el(
     "li",
     { className: "card-gone small", role: "status" },
