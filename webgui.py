@@ -505,7 +505,7 @@ def take_in(project: Project, received: list[Upload]) -> Taken:
             upload.received.unlink(missing_ok=True)
         files += [Upload(path, inner) for path, inner in unpacked.files]
         rejected += unpacked.rejected
-    taken = uploads.admit_all(project, files, house.server.each)
+    taken = house.server.offload(uploads.admit_all, project, files, serving.each)
     taken.rejected[:0] = rejected
     house.inspections.ask(project)
     return taken

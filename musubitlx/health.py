@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 from musubitlx import looks
 from musubitlx.buckets import area_of, bucket_of, crop_of
@@ -81,6 +82,12 @@ class Seen:
     images: list[Image]
     looks: dict[str, Look]
     settings: Settings
+
+    @cached_property
+    def copies(self) -> tuple[list[list[str]], list[list[str]]]:
+        """Groups of the same files, and of pictures that look nearly the same."""
+        exact, near = looks.groups(self.looks)
+        return tuple([sorted(names, key=natural_key) for names in kind] for kind in (exact, near))
 
     @property
     def sizes(self) -> Iterator[tuple[Image, tuple[int, int]]]:
@@ -199,8 +206,7 @@ def _no_text(seen: Seen) -> Finding | None:
 
 
 def _duplicates(seen: Seen) -> Finding | None:
-    exact, _ = looks.groups(seen.looks)
-    groups = [sorted(names, key=natural_key) for names in exact]
+    groups = seen.copies[0]
     names = [name for group in groups for name in group]
     if not names:
         return None
@@ -210,8 +216,7 @@ def _duplicates(seen: Seen) -> Finding | None:
 
 
 def _near_duplicates(seen: Seen) -> Finding | None:
-    _, near = looks.groups(seen.looks)
-    groups = [sorted(names, key=natural_key) for names in near]
+    groups = seen.copies[1]
     names = [name for group in groups for name in group]
     if not names:
         return None

@@ -10,10 +10,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 from musubitlx.home import PACKAGE_ROOT, read_json, replacing, stamp_of
@@ -21,7 +21,7 @@ from musubitlx.processes import start_detached
 from musubitlx.projects import Project
 
 VERSION = 1  # of what is measured; a file of another one counts as missing
-BITS, SEGMENTS = 64, 9  # of a perceptual hash; pairs up to 8 bits apart share a segment
+BITS, SEGMENTS = 64, 9  # of a perceptual hash: two that differ in 8 bits share a segment
 NEAR_BITS = 8  # see `groups`
 NEAR_COLOURS = 6.0
 MOST_AT_ONCE = 2  # inspectors
@@ -125,28 +125,27 @@ def groups(looks: dict[str, Look]) -> tuple[list[list[str]], list[list[str]]]:
             by_digest.setdefault(look.digest, []).append(name)
     exact = [names for names in by_digest.values() if len(names) > 1]
     single = {names[0]: looks[names[0]] for names in by_digest.values()}
-    pairs = [pair for pair in _candidates(single) if _near(*(single[name] for name in pair))]
-    return exact, _connected(pairs)
+    return exact, _connected(_near_pairs(single))
 
 
-def _candidates(looks: dict[str, Look]) -> Iterable[tuple[str, str]]:
-    """Pairs that may be near: of nine pieces of a hash, one at least is the same in both."""
-    width = -(-BITS // SEGMENTS)
-    seen = set()
-    for segment in range(SEGMENTS):
-        shelves: dict[int, list[str]] = {}
+def _near_pairs(looks: dict[str, Look]) -> Iterator[tuple[str, str]]:
+    """Pairs that are near. Of nine pieces of a hash such two have one at least in common."""
+    edges = [BITS * number // SEGMENTS for number in range(SEGMENTS + 1)]
+    for low, high in pairwise(edges):
+        shelves: dict[int, list[tuple[int, str]]] = {}
         for name, look in looks.items():
             if look.phash is not None:
-                piece = look.phash >> segment * width & (1 << width) - 1
-                shelves.setdefault(piece, []).append(name)
-        for names in shelves.values():
-            seen.update(combinations(names, 2))
-    return seen
+                piece = look.phash >> low & (1 << high - low) - 1
+                shelves.setdefault(piece, []).append((look.phash, name))
+        for shelf in shelves.values():
+            for (phash, one), (other_phash, other) in combinations(shelf, 2):
+                if (phash ^ other_phash).bit_count() <= NEAR_BITS and _same_colours(
+                    looks[one], looks[other]
+                ):
+                    yield one, other
 
 
-def _near(one: Look, other: Look) -> bool:
-    if (one.phash ^ other.phash).bit_count() > NEAR_BITS:
-        return False
+def _same_colours(one: Look, other: Look) -> bool:
     apart = sum(abs(a - b) for a, b in zip(one.colours, other.colours, strict=False))
     return apart <= NEAR_COLOURS * max(1, len(one.colours))
 

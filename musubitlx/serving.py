@@ -47,11 +47,6 @@ class Server:
         """Do heavy work without holding up others; return what it returns."""
         return work(*args)
 
-    def each(self, work: Callable, items: Iterable) -> list:
-        """Do heavy work for each item, on as many cores as there are; results in their order."""
-        with ThreadPoolExecutor(CORES, initializer=stand_back) as pool:
-            return list(pool.map(work, items))
-
     def gone(self, environ: dict) -> bool:
         """Whether the client of a request has closed its connection."""
         return peer_closed(environ.get(SOCKET_KEY))
@@ -95,9 +90,6 @@ class GeventServer(Server):
         if error is not None:
             raise error
         return value
-
-    def each(self, work: Callable, items: Iterable) -> list:
-        return self.offload(super().each, work, items)
 
     def bind(self, app, host: str, port: int) -> int:
         from gevent.pywsgi import WSGIHandler, WSGIServer
@@ -191,6 +183,15 @@ def _outcome(work: Callable, args: tuple) -> tuple:
         return work(*args), None
     except Exception as error:
         return None, error
+
+
+def each(work: Callable, items: Iterable) -> list:
+    """Do heavy work for each item, on as many cores as there are; results in their order.
+
+    To be called within work that is itself offloaded.
+    """
+    with ThreadPoolExecutor(CORES, initializer=stand_back) as pool:
+        return list(pool.map(work, items))
 
 
 def stand_back() -> None:

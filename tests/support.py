@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import requests
 
 from musubitlx.home import read_json
@@ -105,16 +106,27 @@ class Program:
 
     def kill(self) -> None:
         """End it the way a crash does."""
+        inspectors = self._inspectors()
         self.process.kill()
         self.process.wait(timeout=10)
+        end_all(inspectors)
 
     def stop(self) -> None:
         """End it politely, and every runner and trainer it started."""
         if self.process and self.process.poll() is None:
+            inspectors = self._inspectors()
             self.process.terminate()
             self.process.wait(timeout=10)
+            end_all(inspectors)
         for runner in self.home.glob("output/.jobs/*/status.json"):
             end_runner(read_json(runner) or {})
+
+    def _inspectors(self) -> list[psutil.Process]:
+        """The programs that look at images for it; they would write on in its home folder."""
+        with suppress(psutil.Error):
+            children = psutil.Process(self.process.pid).children()
+            return [one for one in children if "musubitlx.inspector" in one.cmdline()]
+        return []
 
     # -- HTTP ----------------------------------------------------------------------------------
 
@@ -176,6 +188,14 @@ class Program:
         answer = self.call("GET", f"/api/jobs/{job}/log?offset=0")
         answer.encoding = "utf-8"
         return answer.text
+
+
+def end_all(processes: list[psutil.Process]) -> None:
+    """End processes at once and wait until they are gone."""
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)
 
 
 def good(answer: requests.Response):

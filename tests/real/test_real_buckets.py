@@ -28,12 +28,13 @@ from musubi_tuner.dataset.bucket import BucketSelector
 from musubi_tuner.dataset.media_utils import resize_image_to_bucket
 for row in json.load(sys.stdin):
     (w, h), area = row["size"], row["area"]
-    bucket = tuple(map(int, BucketSelector(tuple(area), True, False, "qi").get_bucket_resolution((w, h))))
+    selector = BucketSelector(tuple(area), True, False, "qi")
+    bucket = tuple(map(int, selector.get_bucket_resolution((w, h))))
     x, y = np.meshgrid((np.arange(w) + 0.5) / w * 250, (np.arange(h) + 0.5) / h * 250)
     image = np.stack([x, y, x], -1).astype(np.uint8)
     out = resize_image_to_bucket(image, bucket).astype(float)
-    middle = out.shape[0] // 2, out.shape[1] // 2
-    edges = [out[middle[0], 0, 0], out[0, middle[1], 1], out[middle[0], -1, 0], out[-1, middle[1], 1]]
+    y, x = out.shape[0] // 2, out.shape[1] // 2
+    edges = [out[y, 0, 0], out[0, x, 1], out[y, -1, 0], out[-1, x, 1]]
     print(json.dumps([bucket, list(out.shape[:2][::-1]), [float(edge) / 250 for edge in edges]]))
 """
 
