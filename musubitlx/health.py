@@ -147,10 +147,7 @@ def _unfit(seen: Seen) -> Finding | None:
     if not reasons:
         return None
     text = f"{_images(reasons, 'needs mending', 'need mending')} {next(iter(reasons.values()))}."
-    hint = (
-        "“Mend them” in Dataset health turns, flattens or converts; the originals are kept "
-        "in originals/."
-    )
+    hint = "Dataset health can mend that; the originals are kept in originals/."
     return Finding("unfit", "danger", text, hint, list(reasons), action="mend")
 
 
@@ -187,7 +184,7 @@ def _left_out(seen: Seen) -> Finding | None:
     names.sort(key=natural_key)
     if names:
         text = f"{many(len(names), 'file')} of a kind the trainer does not read: {listed(names)}."
-        hint = "Taking them in converts them; the originals are kept in originals/."
+        hint = "Taken in, they are converted; the originals are kept in originals/."
         return Finding("left_out", "warn", text, hint, names, action="adopt")
     if unsayable:
         text = f"{many(unsayable, 'image')} left out: the name is not UTF-8."

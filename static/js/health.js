@@ -96,9 +96,10 @@ function actionsOf(finding) {
   const known = new Set(allCards().map((card) => card.name));
   const here = finding.images.filter((name) => known.has(name));
   const actions = [];
-  if (here.length) actions.push(action("Show them", () => showOnly(here, TITLES[finding.kind] ?? "From dataset health"), finding));
-  if (finding.action === "mend") actions.push(action("Mend them", () => mend(finding.images), finding));
-  if (finding.action === "adopt") actions.push(action("Take them in", () => mend(finding.images), finding));
+  const them = finding.images.length === 1 ? "it" : "them";
+  if (here.length) actions.push(action(`Show ${them}`, () => showOnly(here, TITLES[finding.kind] ?? "From dataset health"), finding));
+  if (finding.action === "mend") actions.push(action(`Mend ${them}`, () => mend(finding.images), finding));
+  if (finding.action === "adopt") actions.push(action(`Take ${them} in`, () => mend(finding.images), finding));
   if (finding.action === "remove_copies") actions.push(action("Keep one of each", () => removeCopies(finding), finding));
   return actions;
 }

@@ -87,7 +87,8 @@ function problemRow({ error, field, hint }, tone, mark) {
 
 /** Where on the page something other than a setting is mended, or null. */
 function placeOf(field) {
-  if (field === "images") return find("[data-select]");
+  if (field === "images")
+    return find(project.data?.images.length ? "[data-health] > summary" : "[data-select]");
   if (field === "captions")
     return findAll("[data-cards] textarea").find((area) => !area.value.trim()) ?? null;
   return find(`[data-model="${CSS.escape(field.replace(/^models\./, ""))}"] summary`);
