@@ -301,12 +301,11 @@ def index():
     found = house.trainer()
     name = request.args.get("project", "")
     with suppress(UserError):
-        project = Project(house.home, name)
-        return page("index.html", **page_facts(found, name, len(project.image_paths())))
-    return page("index.html", **page_facts(found, "", 0))
+        return page("index.html", **page_facts(found, Project(house.home, name).name))
+    return page("index.html", **page_facts(found, ""))
 
 
-def page_facts(found: musubi.Trainer, project: str, images: int) -> dict:
+def page_facts(found: musubi.Trainer, project: str) -> dict:
     """What the training page is drawn from."""
     ready = all(state.path and not state.problem for state in models.find(house.home))
     return {
@@ -315,7 +314,6 @@ def page_facts(found: musubi.Trainer, project: str, images: int) -> dict:
         "rows": settings.form_rows(),
         "profiles": [profile.as_dict() for profile in presets.PROFILES],
         "project": project,
-        "image_count": images,
         "models_ready": ready,
     }
 
@@ -720,6 +718,7 @@ def train(name: str):
     """Queue a training run with the posted settings."""
     project = open_project(name)
     given = settings_of(json_body(), project.name)
+    house.server.offload(house.inspections.finish, project)
     plan = house.server.offload(commands.plan_training, house.home, house.trainer(), given)
     job = house.jobs.submit(plan)
     with suppress(OSError, UserError):

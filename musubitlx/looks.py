@@ -25,6 +25,7 @@ BITS, SEGMENTS = 64, 9  # of a perceptual hash: two that differ in 8 bits share 
 NEAR_BITS = 8  # see `groups`
 NEAR_COLOURS = 6.0
 MOST_AT_ONCE = 2  # inspectors
+FINISH_S = 30.0  # a start waits so long for the looks; then the trainer has to find out
 PATIENCE_S = (0.0, 2.0, 10.0, 60.0)  # before another try when inspectors end without result
 
 
@@ -179,6 +180,16 @@ class Inspections:
             left = len(missing(project))
             if left and self._may_try(project.name, left):
                 self._start(project)
+
+    def finish(self, project: Project, most_s: float = FINISH_S) -> bool:
+        """Wait until every image has been looked at; False if that took too long."""
+        until = time.monotonic() + most_s
+        while missing(project):
+            if time.monotonic() > until:
+                return False
+            self.ask(project)
+            time.sleep(0.1)
+        return True
 
     def _reap(self) -> None:
         ended = [name for name, child in self._running.items() if child.poll() is not None]

@@ -184,6 +184,8 @@ def test_a_lying_photo_in_the_folder_keeps_the_run_from_starting_until_it_is_men
 def test_a_picture_whose_pixels_are_damaged_keeps_the_run_from_starting(ball):
     half = png_that_says(640, 480, b"\0" * 5000)
     assert ball.upload("ball", {"half.png": half}).status_code == 201  # its frame is whole
+    answer = ball.call("POST", "/api/projects/ball/train", json={"settings": SMALL})
+    assert answer.status_code == 422 and "half.png" in answer.json()["error"]
     errors = wait_until(
         lambda: [
             row["error"]

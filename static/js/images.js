@@ -117,8 +117,8 @@ function goneRow(card, undo) {
   button.setAttribute("aria-label", `Undo: bring ${card.name} back`);
   const row = el(
     "li",
-    { className: "card-gone small", role: "status" },
-    el("span", { textContent: `${card.name} removed.` }),
+    { className: "card-gone small" },
+    el("span", { role: "status", textContent: `${card.name} removed.` }),
     button,
   );
   const timer = setTimeout(() => closeRow(row), UNDO_MS);

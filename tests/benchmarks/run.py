@@ -28,6 +28,7 @@ THEMES = {
     "stop": "stop",
     "viewers": "viewers",
     "upload": "upload",
+    "health": "health",
     "practice": "practice",
     "browser": "browser",
 }
