@@ -71,7 +71,7 @@ from musubitlx.errors import (
 )
 from musubitlx.home import PACKAGE_ROOT, RESERVE_BYTES, Home, read_json, write_json
 from musubitlx.imports import Imports
-from musubitlx.jobs import Job, Jobs
+from musubitlx.jobs import Job, Jobs, Plan
 from musubitlx.lease import Lease
 from musubitlx.logs import blocks, whole_size
 from musubitlx.projects import Image, Project
@@ -718,13 +718,21 @@ def train(name: str):
     """Queue a training run with the posted settings."""
     project = open_project(name)
     given = settings_of(json_body(), project.name)
-    house.server.offload(house.inspections.finish, project)
-    plan = house.server.offload(commands.plan_training, house.home, house.trainer(), given)
+    plan = house.server.offload(plan_run, project, house.trainer(), given, house.inspections)
     job = house.jobs.submit(plan)
     with suppress(OSError, UserError):
         configs.save(house.home, None, plan.settings)
     house.bell.ring()
     return describe_job(job), 202
+
+
+def plan_run(
+    project: Project, trainer: musubi.Trainer, given: object, inspections: looks.Inspections
+) -> Plan:
+    """The job of a run; when all else is in order, its images are looked at to their end first."""
+    if not commands.check(project.home, trainer, given).errors:
+        inspections.finish(project)
+    return commands.plan_training(project.home, trainer, given)
 
 
 @routes.get("/api/jobs")

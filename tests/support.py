@@ -204,6 +204,17 @@ def good(answer: requests.Response):
     return answer.json()
 
 
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, but for what the server itself writes and can make again."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+        and ".musubitlx" not in path.parts
+        and not path.name.startswith(("runner", "server", "inspector"))
+    }
+
+
 def clean_environment() -> dict:
     """The environment without what would lead a server elsewhere."""
     return {

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
-from support import ROOT, SMALL, picture, pictures
-
-
-def tree(folder: Path) -> dict[str, int]:
-    """Every file below a folder with its size, but for what the running server itself writes."""
-    return {
-        str(path.relative_to(folder)): path.stat().st_size
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(("runner", "server"))
-    }
+from support import ROOT, SMALL, picture, pictures, tree
 
 
 @pytest.fixture

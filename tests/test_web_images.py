@@ -14,24 +14,14 @@ import threading
 import time
 import zipfile
 import zlib
-from pathlib import Path
 
 import pytest
 from PIL import Image
-from support import ROOT, SMALL, Program, good, picture, pictures, wait_until
+from support import ROOT, SMALL, Program, good, picture, pictures, tree, wait_until
 
 from musubitlx.captions import tag
 
 MB = 1_000_000
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, but for what the running server itself writes."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(("runner", "server"))
-    }
 
 
 def images_of(server: Program, name: str = "ball", **query) -> dict[str, dict]:
@@ -110,7 +100,7 @@ def test_every_bad_file_has_its_reason_and_every_good_one_is_in(live_server):
     server.post("/api/projects", {"name": "other"})
     server.upload("other", pictures(1))
     (home / "x.png").write_bytes(b"mine")
-    before = {name: data for name, data in tree(home).items() if ".musubitlx" not in name}
+    before = tree(home)
     parts = [(name.encode(), data) for name, (data, _) in REFUSED.items()]
     for seed, name in enumerate(RENAMED):
         sent = name.replace("\r\n", "%0D%0A")  # as browsers send it
@@ -127,11 +117,9 @@ def test_every_bad_file_has_its_reason_and_every_good_one_is_in(live_server):
     wanted |= {"line%0D%0Abreak.jpg"}
     stored = {image["name"] for image in answer.json()["added"]}
     assert stored == wanted == set(images_of(server, "new"))
-    now = {name: data for name, data in tree(home).items() if "other/.musubitlx" not in name}
-    new = {name: data for name, data in now.items() if name not in before}
-    assert {**before, **new} == now
-    own = {name for name in new if not name.startswith("output/new/.musubitlx/")}
-    assert own == {f"output/new/{name}" for name in wanted}
+    new = {name: data for name, data in tree(home).items() if name not in before}
+    assert {**before, **new} == tree(home)
+    assert set(new) == {f"output/new/{name}" for name in wanted}
 
 
 def test_line_breaks_and_half_signs_in_a_name_do_no_harm(live_server):
@@ -318,9 +306,7 @@ def test_a_disk_that_gets_full_leaves_no_half_file(tmp_path):
         assert "disk" in answer.json()["error"] and answer.json()["hint"]
         scraps = [*(server.home / "output/ball/.musubitlx/incoming").iterdir()]
         assert scraps == []
-        now = tree(server.home / "output/ball")
-        kept = {name: data for name, data in now.items() if ".musubitlx" not in name}
-        assert kept == {name: data for name, data in before.items() if ".musubitlx" not in name}
+        assert tree(server.home / "output/ball") == before
         packed = zipped({"a.png": file.getvalue()})[:900_000]
         assert server.upload("ball", {"half.zip": packed}).status_code == 422
         assert server.upload("ball", {"b.jpg": photo(2)}).status_code == 201
@@ -381,8 +367,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(ball):
         incoming = folder / ".musubitlx/incoming"
         wait_until(lambda: any(incoming.iterdir()), what="the first bytes on the disk")
     wait_until(lambda: not any(incoming.iterdir()), what="the scrap to be removed")
-    kept = {name: data for name, data in tree(folder).items() if ".musubitlx" not in name}
-    assert kept == {name: data for name, data in before.items() if ".musubitlx" not in name}
+    assert tree(folder) == before
 
 
 # -- captions --------------------------------------------------------------------------------------

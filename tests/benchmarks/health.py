@@ -1,4 +1,4 @@
-"""Dataset health: how long the inspector looks, what it needs, and what a report costs the server."""
+"""Dataset health: how long the inspector looks, and what a report costs the server."""
 
 from __future__ import annotations
 
