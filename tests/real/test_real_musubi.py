@@ -6,12 +6,14 @@ name an installation and model files (small random ones will do on a CPU).
 
 from __future__ import annotations
 
+import io
 import json
 import os
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
-from support import log_text, pictures, wait_until
+from support import log_text, picture, pictures, wait_until
 
 from musubitlx import births
 
@@ -93,6 +95,53 @@ def test_the_real_scripts_make_caches_samples_and_a_lora(real):
     assert real.call("GET", samples[0]["thumb"]).headers["Content-Type"] == "image/jpeg"
     new = [event for event in events if event.name == "samples"]
     assert sum(len(event.data["samples"]) for event in new) == 3
+
+
+def saved(image: Image.Image, kind: str, **more) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **more)
+    return file.getvalue()
+
+
+def test_odd_pictures_and_captions_reach_the_real_caches_as_they_were_meant(real):
+    wide = Image.open(io.BytesIO(picture(5, (320, 160))))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned: it is a tall picture
+    files = {
+        "turned.jpg": saved(wide, "JPEG", exif=exif),
+        "turned.txt": "Bälle – €".encode("cp1252"),
+        "through.png": saved(wide.convert("RGBA"), "PNG"),
+        "画像 [1].gif": saved(wide, "GIF"),
+        "画像 [1].txt": "été".encode("utf-16"),
+    }
+    assert real.upload("odd", files).status_code == 201
+    folder = real.home / "output/odd"
+    (folder / "by hand.Jpg").write_bytes(picture(6, (256, 256)))  # Musubi's own listing misses it
+    job = real.post("/api/projects/odd/train", {"settings": SETTINGS})["id"]
+    wait_until(
+        lambda: (real.get(f"/api/jobs/{job}")["stage"] or {}).get("index") == 3,
+        seconds=300,
+        what="both caches",
+    )
+    real.post(f"/api/jobs/{job}/stop")
+    images = real.get("/api/projects/odd?resolution=128x128")["images"]
+    assert {image["name"] for image in images} == {
+        "turned.jpg",
+        "through.png",
+        "画像 _1_.png",
+        "by hand.Jpg",
+    }
+    for image in images:
+        stem, size = image["name"].rsplit(".", 1)[0], (image["width"], image["height"])
+        with safe_open(folder / f"{stem}_{size[0]:04d}x{size[1]:04d}_qi.safetensors", "numpy") as f:
+            bucket = image["bucket"]
+            wanted = f"latents_1x{bucket['height'] // 8}x{bucket['width'] // 8}_bfloat16"
+            assert wanted in f.keys(), (image["name"], list(f.keys()))  # noqa: SIM118
+        with safe_open(folder / f"{stem}_qi_te.safetensors", "numpy") as f:
+            captions = {"turned": "sks, Bälle – €", "画像 _1_": "sks, été"}
+            assert f.metadata()["caption1"] == captions.get(stem, "sks, a red ball")
+    assert {image["name"]: image["height"] > image["width"] for image in images}["turned.jpg"]
+    real.wait_for(job, seconds=30)
 
 
 def test_stop_leaves_nothing_of_the_real_trainer(real):
