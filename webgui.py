@@ -442,11 +442,11 @@ def make_project():
 def show_project(name: str):
     """Images with captions and final texts, and what training made."""
     project = open_project(name)
-    shown = View.asked()
+    shown, images = View.asked(), house.server.offload(project.images)
     return {
         "name": project.name,
         "path": str(project.path),
-        "images": [describe_image(project, image, shown) for image in project.images()],
+        "images": [describe_image(project, image, shown) for image in images],
         "outputs": [describe_file(project, path) for path in project.outputs()],
         "last_edit": edits.last(project),
         "warnings": [],
@@ -457,7 +457,7 @@ def show_project(name: str):
 def show_health(name: str):
     """What is wrong with the images and captions, as far as they have been looked at."""
     project = open_project(name)
-    house.inspections.ask(project)
+    house.server.offload(house.inspections.ask, project)
     chosen, _ = settings.read({**request.args.to_dict(), "output_dir": project.name})
     return house.server.offload(health.report, project, chosen)
 
@@ -497,7 +497,7 @@ def take_in(project: Project, received: list[Upload]) -> Taken:
             unpack = partial(archives.unpack, upload.received, fresh, free=free)
             unpacked = house.server.offload(unpack)
         except Invalid as error:
-            rejected.append({"name": upload.name, "reason": str(error)})
+            rejected.append({"name": upload.name, "reason": str(error).rstrip(".")})
             continue
         finally:
             upload.received.unlink(missing_ok=True)
@@ -505,18 +505,23 @@ def take_in(project: Project, received: list[Upload]) -> Taken:
         rejected += unpacked.rejected
     taken = house.server.offload(uploads.admit_all, project, files, serving.each)
     taken.rejected[:0] = rejected
-    house.inspections.ask(project)
+    house.server.offload(house.inspections.ask, project)
     return taken
 
 
 def answer_for(project: Project, taken: Taken):
-    """What became of each file: 201, or 422 when none of them was of use."""
+    """What became of each file: 201 when something came in, 200 when all was there already.
+
+    422 when none was of use, 507 when that was for a full disk; `full` says so in
+    the other cases.
+    """
     shown = View.asked()
     body = {
         "added": [describe_image(project, image, shown) for image in taken.added],
         "present": taken.present,
         "rejected": taken.rejected,
         "captions": taken.captioned,
+        **({"full": f"{taken.full} {taken.full.hint}"} if taken.full else {}),
     }
     if taken.added or taken.captioned:
         return body, 201
@@ -590,7 +595,7 @@ def mend_images(name: str):
     names = names_of(json_body())
     refuse_while_needed(project)
     mended, rejected = house.server.offload(uploads.mend_all, project, names)
-    house.inspections.ask(project)
+    house.server.offload(house.inspections.ask, project)
     return {
         "mended": [describe_image(project, image, shown) for image in mended],
         "rejected": rejected,
@@ -601,8 +606,8 @@ def mend_images(name: str):
 def restore_images(name: str, key: str):
     """Bring back what was removed."""
     project, shown = open_project(name), View.asked()
-    restored = trash.restore(project, key)
-    house.inspections.ask(project)
+    restored = house.server.offload(trash.restore, project, key)
+    house.server.offload(house.inspections.ask, project)
     return {"restored": [describe_image(project, image, shown) for image in restored]}
 
 
@@ -637,7 +642,7 @@ def refuse_while_needed(project: Project) -> None:
     if any(job.kind == "train" for job in house.jobs.of_project(project.name)):
         raise Conflict(
             "A run with this image is queued or under way.",
-            hint="Stop it first, or remove the image afterwards.",
+            hint="Stop it first, or do this afterwards.",
         )
 
 
@@ -662,22 +667,24 @@ def edit_captions(name: str):
     project, body = open_project(name), json_body()
     edit = edits.Edit.parse(body.get("edit"))
     wanted = None if body.get("names") is None else set(names_of(body))
-    images = [image for image in project.images() if wanted is None or image.name in wanted]
-    found = edits.changes(images, edit)
+    images = house.server.offload(project.images)
+    images = [image for image in images if wanted is None or image.name in wanted]
+    found = house.server.offload(edits.changes, images, edit)
     if body.get("preview"):
         return {"changes": [change.as_dict() for change in found], "seen": edits.tag(found)}
     seen = body.get("seen")
     if seen is not None and not isinstance(seen, str):
         raise Invalid("`seen` is what the preview gave.", field="seen")
-    changed = house.server.offload(edits.apply, project, edit, found, seen)
+    changed, left = house.server.offload(edits.apply, project, edit, found, seen)
     house.bell.ring()
-    return {"changed": changed, "last_edit": edits.last(project)}
+    return {"changed": changed, "left": left, "last_edit": edits.last(project)}
 
 
 @routes.post("/api/projects/<name>/captions/undo")
 def undo_captions(name: str):
     """Take the last bulk step back."""
-    restored, left = house.server.offload(edits.undo, open_project(name))
+    at = json_body().get("at")
+    restored, left = house.server.offload(edits.undo, open_project(name), at)
     house.bell.ring()
     return {"restored": restored, "left": left}
 
@@ -942,7 +949,7 @@ def describe_image(project: Project, image: Image, shown: View) -> dict:
     """One image as the HTTP contract shows it, with its caption's tag and its bucket."""
     url = path_of("api", "projects", project.name, "images", image.name)
     facts = image.facts
-    version = f"?v={image.path.stat().st_mtime_ns:x}"
+    version = f"?v={projects.version(image.path)}"
     return {
         "name": image.name,
         "width": facts.width if facts else None,

@@ -9,12 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from musubitlx import captions
-from musubitlx.errors import Conflict, Invalid, NotFound, UserError, disk_error
+from musubitlx.errors import Conflict, Invalid, NotFound, disk_error
 from musubitlx.home import read_json, write_json
 from musubitlx.projects import Image, Project
 
 KINDS = ("replace", "prefix", "suffix")
 RECORD = "last_edit.json"
+# Where a text that was put in before may end or begin: `cat` is not in front of `category`.
+END_OF_WORD, START_OF_WORD = r"(?:(?<!\w)|(?!\w))", r"(?:(?<!\w)|(?!\w))"
 MAX_TEXT = 2000  # characters of what is looked for or put in
 
 
@@ -68,13 +70,13 @@ class Edit:
         return (_tidied(after) if spans and not self.text.strip() else after), spans
 
     def _prefixed(self, caption: str) -> str:
-        if caption.startswith(self.text.strip()):
+        if re.match(re.escape(self.text.strip()) + END_OF_WORD, caption):
             return caption
         gap = "" if not caption or self.text[-1].isspace() else " "
         return f"{self.text}{gap}{caption}"
 
     def _suffixed(self, caption: str) -> str:
-        if caption.endswith(self.text.strip()):
+        if re.search(START_OF_WORD + re.escape(self.text.strip()) + r"\Z", caption):
             return caption
         close = not caption or self.text[0].isspace() or self.text[0] in ",.;:!?"
         return f"{caption}{'' if close else ' '}{self.text}"
@@ -126,9 +128,12 @@ def tag(found: list[Change]) -> str:
     return digest.hexdigest()
 
 
-def apply(project: Project, edit: Edit, found: list[Change], seen: str | None) -> list[str]:
-    """Do a step, and keep on the disk how to undo it; returns the names changed.
+def apply(
+    project: Project, edit: Edit, found: list[Change], seen: str | None
+) -> tuple[list[str], list[str]]:
+    """Do a step, and keep on the disk how to undo it.
 
+    Returns (names changed, names left as somebody else edits them just now).
     `seen` is the tag of the preview it was agreed to: Conflict if the captions
     are others by now. The record is written first, so that a step that breaks
     off in the middle can be undone like any other.
@@ -138,7 +143,7 @@ def apply(project: Project, edit: Edit, found: list[Change], seen: str | None) -
             "The captions have changed since the preview.", hint="Look at it again, then apply."
         )
     if not found:
-        return []
+        return [], []
     rows = [{"name": one.name, "before": one.before, "after": one.after} for one in found]
     record = {"title": edit.title, "at": time.time(), "changes": rows}
     try:
@@ -146,9 +151,19 @@ def apply(project: Project, edit: Edit, found: list[Change], seen: str | None) -
         write_json(project.hidden / RECORD, record)
     except OSError as error:
         raise disk_error(error) from error
-    for change in found:
-        project.set_caption(change.name, change.after, base=captions.tag(change.before))
-    return [change.name for change in found]
+    return _write(project, [(one.name, one.before, one.after) for one in found])
+
+
+def _write(project: Project, rows: list[tuple[str, str, str]]) -> tuple[list[str], list[str]]:
+    """Write captions over what they were: (names written, names that are something else by now)."""
+    written, left = [], []
+    for name, before, after in rows:
+        try:
+            project.set_caption(name, after, base=captions.tag(before))
+            written.append(name)
+        except (Conflict, NotFound):
+            left.append(name)
+    return written, left
 
 
 def last(project: Project) -> dict | None:
@@ -159,23 +174,19 @@ def last(project: Project) -> dict | None:
     return {"title": record["title"], "at": record["at"], "count": len(record["changes"])}
 
 
-def undo(project: Project) -> tuple[list[str], list[str]]:
+def undo(project: Project, at: object = None) -> tuple[list[str], list[str]]:
     """Take the last step back. Returns (names restored, names left as they were edited since).
 
-    NotFound when there is nothing to undo.
+    `at` is the time of the step that is meant: Conflict if another one came
+    after it. NotFound when there is nothing to undo.
     """
     record = _record(project)
     if record is None:
         raise NotFound("There is no step to undo.")
-    restored, left = [], []
-    for row in record["changes"]:
-        try:
-            project.set_caption(row["name"], row["before"], base=captions.tag(row["after"]))
-            restored.append(row["name"])
-        except UserError as error:
-            if error.http_status == 507:
-                raise
-            left.append(row["name"])
+    if at is not None and at != record["at"]:
+        raise Conflict("Another step came after this one.", hint="Undo that one first.")
+    rows = [(row["name"], row["after"], row["before"]) for row in record["changes"]]
+    restored, left = _write(project, rows)
     (project.hidden / RECORD).unlink(missing_ok=True)
     return restored, left
 
@@ -202,7 +213,7 @@ def _line(given: object, name: str) -> str:
 
 
 def _tidied(text: str) -> str:
-    """A text after something was cut out: no doubled commas or spaces where it stood."""
+    """A text after something was cut out: without doubled commas or spaces, wherever they are."""
     text = re.sub(r"[ \t]{2,}", " ", text)
     text = re.sub(r"[ \t]+([,.;:!?])", r"\1", text)
     text = re.sub(r",(\s*,)+", ",", text)

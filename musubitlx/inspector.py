@@ -25,6 +25,7 @@ from musubitlx.projects import Project
 
 SIDE_PX = 1024  # what is looked at has at most this on its longer side
 WRITE_S = 0.5
+QUIET_S = 4.0
 CORES = max(1, min(os.cpu_count() or 1, 8))
 FIELDS = 4  # of the colour signature, in each direction
 TILES = 6  # of the sharpness, along the longer side
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> int:
         project.hidden.mkdir(exist_ok=True)
         lease = Lease(project.hidden / "inspector.lock")
         if lease.take():
+            wait_for_quiet(project)
             while inspect(project):
                 pass
     except FileNotFoundError:
@@ -50,11 +52,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def wait_for_quiet(project: Project) -> None:
+    """Give an upload that is under way the processor, for a few seconds at most."""
+    until = time.monotonic() + QUIET_S
+    while time.monotonic() < until and any((project.hidden / "incoming").glob("*")):
+        time.sleep(0.2)
+
+
 def inspect(project: Project) -> bool:
     """Look at what has not been looked at; False if there was nothing."""
     ringer, known, written = Ringer(project.home), looks.fresh(project), 0.0
     found = False
-    for name, look in looked_at(project, looks.missing(project)):
+    # From the end: the thumbnails of the first ones are being asked for and made anyway.
+    for name, look in looked_at(project, looks.missing(project)[::-1]):
         known[name], found = look, True
         if time.monotonic() - written > WRITE_S:
             looks.write(project, known)
@@ -92,9 +102,10 @@ def look_at(path: Path, thumb: Path) -> tuple[str, Look] | None:
         look = _measured(path, thumb, stamp)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        why = error.strerror if error.errno else f"it is damaged ({pictures.told(error)})"
+        look = Look(stamp, problem=why)
     except Exception as error:  # Pillow promises no kind
-        if isinstance(error, OSError) and error.errno:
-            raise
         look = Look(stamp, problem=f"it is damaged ({pictures.told(error)})")
     return (path.name, look) if stamp_of(path) == stamp else None
 
@@ -105,7 +116,8 @@ def _measured(path: Path, thumb: Path, stamp: tuple) -> Look:
         while block := file.read(1 << 20):
             digest.update(block)
     image, see_through = pictures.decoded(path, SIDE_PX)
-    pictures.save_thumb(image, thumb)
+    with suppress(OSError):  # the page asks for it again
+        pictures.save_thumb(image, thumb)
     return Look(
         stamp,
         unfit=pictures.TRANSPARENT if see_through else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -155,8 +156,11 @@ def _connected(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
     """Groups of what is linked by pairs, directly or over others; in order of name."""
     group_of: dict[str, set[str]] = {}
     for one, other in pairs:
-        joined = group_of.get(one, {one}) | group_of.get(other, {other})
-        group_of.update(dict.fromkeys(joined, joined))
+        group, more = group_of.setdefault(one, {one}), group_of.setdefault(other, {other})
+        if group is not more:
+            group, more = (group, more) if len(group) > len(more) else (more, group)
+            group |= more
+            group_of.update(dict.fromkeys(more, group))
     found = {id(names): sorted(names) for names in group_of.values()}
     return sorted(found.values())
 
@@ -170,13 +174,17 @@ class Inspections:
     def __init__(self) -> None:
         self._running: dict[str, subprocess.Popen] = {}
         self._tries: dict[str, tuple[int, float, int]] = {}  # folder: (tries, when, missing then)
+        self._lock = threading.Lock()
 
     def ask(self, project: Project) -> None:
-        """See to it that the images of a folder are looked at. Never fails, never waits."""
-        self._reap()
-        if project.name in self._running or len(self._running) >= MOST_AT_ONCE:
-            return
-        with suppress(OSError):
+        """See to it that the images of a folder are looked at. Never fails.
+
+        Reads the folder, so it is work to be offloaded.
+        """
+        with self._lock, suppress(OSError):
+            self._reap()
+            if project.name in self._running or len(self._running) >= MOST_AT_ONCE:
+                return
             left = len(missing(project))
             if left and self._may_try(project.name, left):
                 self._start(project)
@@ -198,6 +206,8 @@ class Inspections:
 
     def _may_try(self, name: str, left: int) -> bool:
         """Whether to start: an inspector that got nowhere is not started again at once."""
+        if len(self._tries) > 1000:
+            self._tries.clear()
         tries, when, before = self._tries.get(name, (0, 0.0, -1))
         tries = tries + 1 if left == before else 0
         if time.monotonic() - when < PATIENCE_S[min(tries, len(PATIENCE_S) - 1)]:

@@ -45,6 +45,7 @@ class Facts:
     unfit: str | None = None
 
 
+MOST_FACTS = 20_000  # some MB
 _facts: dict[str, tuple[tuple, Facts | None]] = {}
 
 
@@ -54,6 +55,8 @@ def facts(path: Path) -> Facts | None:
     stamp = (info.st_size, info.st_mtime_ns, info.st_ino)
     known = _facts.get(str(path))
     if known is None or known[0] != stamp:
+        if len(_facts) > MOST_FACTS:
+            _facts.clear()
         known = _facts[str(path)] = (stamp, _read_facts(path, info.st_size))
     return known[1]
 
@@ -291,7 +294,7 @@ def decoded(path: Path, side: int):
 
     with _opened(path) as image:
         shrink = side / max(image.size)
-        image.draft("RGB", tuple(int(length * shrink) for length in image.size))
+        image.draft("RGB", tuple(max(1, int(length * shrink)) for length in image.size))
         image.decodermaxblock = WHOLE_BYTES  # in one go: half the time of Pillow's 64 KiB
         image.load()
         upright = ImageOps.exif_transpose(image)

@@ -262,14 +262,23 @@ class Folder:
             if before.images.get(name, stamps) != stamps
         ]
         if added or removed or edited:
-            rows = [row for name in edited if (row := self._row(name))]
+            rows = [self._row(name) for name in edited]
             yield "captions", {"captions": rows, "added": added, "removed": removed}
         if self.looks != before.looks:
             yield "looks", {}
 
-    def _row(self, name: str) -> dict | None:
-        text = captions.read((self.project.path / name).with_suffix(".txt"))
-        return {"name": name, "caption": text, "tag": captions.tag(text)}
+    def _row(self, name: str) -> dict:
+        path = self.project.path / name
+        text = captions.read(path.with_suffix(".txt"))
+        return {"name": name, "caption": text, "tag": captions.tag(text), "version": version(path)}
+
+
+def version(path: Path) -> str:
+    """What an image's address ends with, so that a browser keeps it until it is another one."""
+    try:
+        return f"{path.stat().st_mtime_ns:x}"
+    except OSError:
+        return ""
 
 
 def look_at(project: Project, before: Folder | None = None) -> Folder:

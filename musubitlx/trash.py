@@ -9,7 +9,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from musubitlx.errors import NotFound, disk_error
+from musubitlx.errors import NotFound, UserError, disk_error
 from musubitlx.home import Home
 from musubitlx.projects import Image, Project
 
@@ -32,6 +32,8 @@ def throw_away(project: Project, names: list[str]) -> tuple[list[str], str]:
             _move(image.path.with_suffix(".txt"), folder / f"{image.path.stem}.txt")
             project.forget(image)
     except OSError as error:
+        with suppress(OSError, UserError):
+            restore(project, key)
         raise disk_error(error) from error
     return [image.name for image in images], key
 
@@ -39,20 +41,26 @@ def throw_away(project: Project, names: list[str]) -> tuple[list[str], str]:
 def restore(project: Project, key: str) -> list[Image]:
     """Bring back what was removed under `key`; NotFound when it is gone for good.
 
-    A name that was taken meanwhile gets a number.
+    A name that was taken meanwhile gets a number. Of two who ask at once one
+    gets it.
     """
     folder = _folder(project, key)
     if not re.fullmatch("[0-9a-f]{32}", key) or not folder.is_dir():
         raise NotFound("What was removed is gone for good by now.")
     restored = []
     try:
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() != ".txt":
-                stored = project.place(path, path.stem, path.suffix)
-                _move(path.with_suffix(".txt"), stored.with_suffix(".txt"))
-                restored.append(project.image(stored.name))
+        with project.naming:
+            for path in sorted(folder.iterdir()):
+                if path.suffix.lower() != ".txt":
+                    stored = project.place(path, path.stem, path.suffix)
+                    _move(path.with_suffix(".txt"), stored.with_suffix(".txt"))
+                    restored.append(project.image(stored.name))
+    except FileNotFoundError:
+        pass  # another one brings the rest back
     except OSError as error:
         raise disk_error(error) from error
+    if not restored:
+        raise NotFound("It is back already, or gone for good.")
     shutil.rmtree(folder, ignore_errors=True)
     return restored
 

@@ -98,7 +98,7 @@ def admit_all(project: Project, uploads: list[Upload], each: Callable = map) -> 
     `each` is a `map` that may do the heavy part, looking at the files, on
     several cores.
     """
-    taken, by_stem, new = Taken(), {}, set()
+    taken, by_stem, new, known = Taken(), {}, set(), set()
     images = [upload for upload in uploads if not upload.is_text]
     for upload, outcome in zip(images, each(_fit, [one.received for one in images]), strict=True):
         try:
@@ -113,12 +113,13 @@ def admit_all(project: Project, uploads: list[Upload], each: Callable = map) -> 
             new.add(settled.name)
         else:
             taken.present.append(settled)
+            known.add(settled["image"])
         stored = settled.name if isinstance(settled, Image) else settled["image"]
         by_stem.setdefault(upload.stem, stored)
     for upload in uploads:
         if upload.is_text:
             try:
-                taken.captioned.append(_admit_caption(project, upload, by_stem))
+                taken.captioned.append(_admit_caption(project, upload, by_stem, known))
             except UserError as error:
                 taken.refuse(upload.name, error)
     changed = set(taken.captioned)
@@ -140,8 +141,9 @@ def mend_all(project: Project, names: list[str]) -> tuple[list[Image], list[dict
 def mend(project: Project, name: str) -> Image:
     """Make a file that was put into the folder by hand fit for training, as an upload is.
 
-    Its stem stays, so its caption stays with it. The file as it was is kept in
-    `originals/`: it may be the only one. NotAPicture if it can't be read.
+    Its stem stays, and so its caption, unless another image has that stem. The
+    file as it was is kept in `originals/`: it may be the only one. NotAPicture
+    if it can't be read.
     """
     path = project.file(name)
     if not path.is_file():
@@ -155,8 +157,12 @@ def mend(project: Project, name: str) -> Image:
         if fitted.source is None and name.lower().endswith(READABLE):
             return project.image(name)  # nothing to mend
         with project.naming:
-            _keep_original(project, path)
-            stored = project.place(copy, path.stem, fitted.suffix)
+            kept = _keep_original(project, path)
+            try:
+                stored = project.place(copy, path.stem, fitted.suffix)
+            except OSError:
+                kept.replace(path)
+                raise
         image = project.image(stored.name)
         project.forget(image)
         return image
@@ -166,14 +172,14 @@ def mend(project: Project, name: str) -> Image:
         copy.unlink(missing_ok=True)
 
 
-def _keep_original(project: Project, path: Path) -> None:
+def _keep_original(project: Project, path: Path) -> Path:
     folder = project.path / "originals"
     folder.mkdir(exist_ok=True)
     kept, number = folder / path.name, 1
     while kept.exists():
         number += 1
         kept = folder / f"{path.stem}-{number}{path.suffix}"
-    path.replace(kept)
+    return path.replace(kept)
 
 
 @dataclass(frozen=True)
@@ -271,8 +277,14 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _admit_caption(project: Project, upload: Upload, by_stem: dict[str, str]) -> str:
-    """Store a received .txt as the caption of its image; returns the image's name."""
+def _admit_caption(
+    project: Project, upload: Upload, by_stem: dict[str, str], known: Collection[str]
+) -> str:
+    """Store a received .txt as the caption of its image; returns the image's name.
+
+    Sent alone it replaces what is there. Sent along with an image that was there
+    already (`known`) it does not: that caption may have been edited since.
+    """
     try:
         if upload.received.stat().st_size > pictures.MAX_TEXT_BYTES:
             raise Invalid("it is too long for a caption")
@@ -286,6 +298,8 @@ def _admit_caption(project: Project, upload: Upload, by_stem: dict[str, str]) ->
         name = next(fitting, None)
     if name is None:
         raise Invalid("there is no image of that name for this caption")
+    if name in known and project.image(name).caption not in ("", text):
+        raise Invalid("its image is there already, with another caption: that one stays")
     project.set_caption(name, text)
     return name
 

@@ -31,7 +31,9 @@ def captions_of(project) -> dict[str, str]:
 def do(project, **step) -> list[str]:
     edit = Edit.parse({"kind": "replace", "text": "", **step})
     found = edits.changes(project.images(), edit)
-    return edits.apply(project, edit, found, edits.tag(found))
+    changed, left = edits.apply(project, edit, found, edits.tag(found))
+    assert left == []
+    return changed
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,10 @@ def do(project, **step) -> list[str]:
         ({"kind": "prefix", "text": "photo of "}, "a ball", "photo of a ball"),
         ({"kind": "prefix", "text": "photo of"}, "photo of a ball", "photo of a ball"),
         ({"kind": "prefix", "text": "photo"}, "", ""),
+        ({"kind": "prefix", "text": "cat"}, "category of things", "cat category of things"),
+        ({"kind": "prefix", "text": "photo, "}, "photo, red", "photo, red"),
+        ({"kind": "suffix", "text": "art"}, "pop smart", "pop smart art"),
+        ({"kind": "suffix", "text": ", art"}, "pop, art", "pop, art"),
         ({"kind": "prefix", "text": "photo", "also_empty": True}, "", "photo"),
         ({"kind": "suffix", "text": ", on white"}, "a ball", "a ball, on white"),
         ({"kind": "suffix", "text": "on white"}, "a ball", "a ball on white"),
@@ -117,6 +123,27 @@ def test_a_step_that_broke_off_can_be_undone(folder, monkeypatch):
     assert captions_of(folder) != before
     assert edits.undo(folder)[1] == []
     assert captions_of(folder) == before
+
+
+def test_a_caption_that_is_edited_meanwhile_is_left_and_the_others_are_changed(folder):
+    edit = Edit.parse({"kind": "replace", "find": "ball", "text": "cube"})
+    found = edits.changes(folder.images(), edit)
+    folder.set_caption("b.jpg", "typed since")
+    (folder.path / "d.jpg").unlink()
+    assert edits.apply(folder, edit, found, None) == (["a.jpg"], ["b.jpg", "d.jpg"])
+    assert captions_of(folder) == {"a": "a red cube", "b": "typed since", "c": ""}
+    assert edits.undo(folder) == (["a.jpg"], ["b.jpg", "d.jpg"])
+
+
+def test_undo_means_the_step_it_was_offered_for(folder):
+    do(folder, find="ball", text="cube")
+    first = edits.last(folder)["at"]
+    do(folder, find="cube", text="cone")
+    with pytest.raises(Conflict):
+        edits.undo(folder, first)
+    assert captions_of(folder)["a"] == "a red cone"
+    edits.undo(folder, edits.last(folder)["at"])
+    assert captions_of(folder)["a"] == "a red cube"
 
 
 def test_a_step_is_only_done_as_it_was_shown(folder):

@@ -9,7 +9,7 @@ from folders import JPEG, PNG, files_of, put, put_all
 from support import picture
 
 from musubitlx import trash
-from musubitlx.errors import NotFound
+from musubitlx.errors import DiskFull, NotFound
 from musubitlx.projects import Project
 
 # -- removing --------------------------------------------------------------------------------------
@@ -100,6 +100,24 @@ def test_one_name_that_is_not_there_removes_none(project):
     with pytest.raises(NotFound):
         trash.throw_away(project, ["a.jpg", "gone.jpg"])
     assert files_of(project.path) == before
+
+
+def test_a_removal_that_fails_in_the_middle_removes_none(project, monkeypatch):
+    put_all(project, ("a.jpg", JPEG), ("a.txt", b"text"), ("b.png", PNG))
+    before, moved = files_of(project.path), []
+
+    def fails(source, target):
+        moved.append(source)
+        if len(moved) == 3:
+            raise OSError(28, "No space left on device")
+        source.replace(target)
+
+    monkeypatch.setattr(trash, "_move", fails)
+    with pytest.raises(DiskFull):
+        trash.throw_away(project, ["a.jpg", "b.png"])
+    monkeypatch.undo()
+    assert set(files_of(project.path)) >= {"a.jpg", "b.png"}
+    assert files_of(project.path)["b.png"] == before["b.png"]
 
 
 @pytest.mark.parametrize("key", ["", "..", "../../x", "0" * 31, "0" * 32, "G" * 32])

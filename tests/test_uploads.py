@@ -191,6 +191,16 @@ def test_a_file_that_is_sent_again_is_not_there_twice(project, data):
     assert scraps(project) == []
 
 
+def test_a_folder_that_is_dropped_again_leaves_edited_captions_alone(project):
+    folder = (("a.jpg", JPEG), ("a.txt", b"as sent"), ("b.png", PNG), ("b.txt", b"as sent"))
+    put_all(project, *folder)
+    project.set_caption("a.jpg", "edited since")
+    again = put_all(project, *folder)
+    assert (len(again.present), again.captioned) == (2, ["b.png"])
+    assert [one["name"] for one in again.rejected] == ["a.txt"]
+    assert project.image("a.jpg").caption == "edited since"
+
+
 def test_two_files_of_one_request_are_two_images_even_if_they_are_the_same(project):
     taken = put_all(project, ("x/a.jpg", JPEG), ("y/a.jpg", JPEG))
     assert [image.name for image in taken.added] == ["a.jpg", "a-2.jpg"]

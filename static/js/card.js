@@ -1,10 +1,10 @@
 /** One training image on the page: its picture with the crop, its caption, which is saved while it is typed. */
 
 import { at, put } from "./api.js";
-import { debounced, el, find, say } from "./dom.js";
+import { announce, debounced, el, find, say } from "./dom.js";
 import * as drafts from "./drafts.js";
 import { bytes } from "./format.js";
-import { project, wordsQuery } from "./project.js";
+import { changedHere, wordsQuery } from "./project.js";
 
 const TYPING_MS = 400;
 const RETRY_MS = [2000, 5000, 10_000, 30_000];
@@ -12,13 +12,12 @@ const SAVED_MARK_MS = 2500;
 const CUT_SHOWN = 0.01; // a smaller share of the area cut off is not drawn
 
 const template = find("template[data-card]");
+const conflictBox = find("template[data-conflict-box]");
 
-const tell = (type, detail) => document.dispatchEvent(new CustomEvent(type, { detail }));
-
-/** One image with its caption. `node` is its place in the list. */
+/** One image of a folder with its caption. `node` is its place in the list. */
 export class Card {
-  constructor(image) {
-    this.project = project.name;
+  constructor(image, project) {
+    this.project = project;
     this.node = template.content.firstElementChild.cloneNode(true);
     this.area = find("textarea", this.node);
     this.mark = find("[data-saved]", this.node);
@@ -26,7 +25,7 @@ export class Card {
     this.later = debounced(() => this.save(), TYPING_MS);
     this.retry = null;
     this.dirty = false; // what stands here is not on the disk yet
-    this.saving = false;
+    this.saving = null; // a promise while a text is on its way
     this.failures = 0;
     this.sent = new Set(); // texts that may be on the disk without our knowing: their answer got lost
     this.conflict = null; // {caption, tag}: what was saved elsewhere meanwhile
@@ -118,6 +117,7 @@ export class Card {
   tell(text, tone = "") {
     this.mark.dataset.tone = tone;
     say(this.mark, text);
+    announce("captions:marked", this);
   }
 
   // -- saving -------------------------------------------------------------------------------------
@@ -156,20 +156,36 @@ export class Card {
   async save() {
     if (this.saving || !this.dirty || this.conflict) return;
     clearTimeout(this.retry);
-    const text = this.area.value;
-    this.saving = true;
+    this.saving = this.send(this.area.value);
+    await this.saving;
+  }
+
+  async send(text) {
     this.dirty = false;
     this.tell("Saving…");
     this.sent.add(text.trim());
     try {
       const image = await put(`${this.url}?${wordsQuery()}`, { text, base: this.base });
-      this.saving = false;
+      this.saving = null;
       this.saved(image);
     } catch (error) {
-      this.saving = false;
-      this.failed(error);
+      this.saving = null;
+      this.failed(error, text);
     }
-    if (this.dirty && !this.failures && !this.conflict) this.later();
+    const typedOn = this.area.value !== text;
+    if (this.dirty && !this.conflict && (typedOn || !this.failures)) this.later();
+  }
+
+  /** Bring what stands here to the disk; false if that failed, or if somebody has to decide first. */
+  async settled() {
+    this.later.cancel();
+    if (this.saving) await this.saving;
+    for (let tries = 0; this.dirty && !this.conflict && tries < 3; tries += 1) {
+      this.later.cancel();
+      await this.save();
+      if (this.failures) break;
+    }
+    return !this.dirty && !this.conflict;
   }
 
   saved(image) {
@@ -181,18 +197,20 @@ export class Card {
     setTimeout(() => this.mark.textContent === "Saved" && say(this.mark, ""), SAVED_MARK_MS);
     if (this.dirty) drafts.keep(this.project, this.name, this.area.value, this.base);
     else drafts.drop(this.project, this.name);
+    changedHere();
     this.draw(this.dirty ? { ...image, tag: this.base } : image);
-    tell("captions:changed", this);
+    announce("captions:changed", this);
   }
 
-  failed(error) {
+  failed(error, text) {
     this.dirty = true;
+    if (error.status >= 400 && error.status < 500) this.sent.delete(text.trim()); // it was not taken
     if (error.status === 409 && error.body?.tag)
       return this.changedElsewhere(error.body.caption, error.body.tag);
     const again = error.status === 0 || error.status >= 500;
-    if (!again) this.sent.delete(this.area.value.trim());
     this.tell("Not saved", "danger");
     this.error.hidden = false;
+    this.error.setAttribute("role", "alert");
     say(this.error, `Not saved: ${error.whole}${again ? " Trying again…" : ""}`);
     this.failures += 1;
     if (!again) return;
@@ -200,17 +218,30 @@ export class Card {
     this.retry = setTimeout(() => this.save(), wait);
   }
 
+  /** The image is gone: nothing of it is kept for later. */
+  gone() {
+    this.later.cancel();
+    clearTimeout(this.retry);
+    drafts.drop(this.project, this.name);
+  }
+
   /** The page goes away: send what is not saved, in a request that outlives it. */
   leave() {
     this.later.cancel();
     clearTimeout(this.retry);
     if (!this.dirty || this.conflict) return;
+    const text = this.area.value;
+    this.sent.add(text.trim());
+    const { project, name } = this;
     fetch(this.url, {
       method: "PUT",
       keepalive: true,
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ text: this.area.value, base: this.base }),
-    }).catch(() => {});
+      body: JSON.stringify({ text, base: this.base }),
+    }).then(
+      (answer) => answer.ok && drafts.dropIf(project, name, text),
+      () => {},
+    );
   }
 
   // -- two writers ----------------------------------------------------------------------------------
@@ -219,8 +250,8 @@ export class Card {
   changedElsewhere(caption, tag) {
     if (caption === this.area.value.trim()) return this.settle(caption, tag);
     if (this.sent.has(caption)) {
+      this.endConflict();
       this.base = tag; // it was ours: its answer had got lost
-      this.failures = 0;
       this.later();
       return;
     }
@@ -228,9 +259,9 @@ export class Card {
     this.later.cancel();
     clearTimeout(this.retry);
     this.tell("Not saved", "danger");
-    const box = find("[data-conflict]", this.node);
+    const box = find("[data-conflict]", this.node) ?? conflictBox.content.firstElementChild.cloneNode(true);
+    this.error.after(box);
     say(find("[data-theirs]", box), caption || "(empty)");
-    box.hidden = false;
     find("[data-keep-mine]", box).onclick = () => this.keepMine();
     find("[data-take-theirs]", box).onclick = () => this.settle(this.conflict.caption, this.conflict.tag);
   }
@@ -245,11 +276,12 @@ export class Card {
   settle(caption, tag) {
     this.endConflict();
     this.dirty = false;
+    this.sent.clear();
     this.base = tag;
     this.area.value = caption;
     drafts.drop(this.project, this.name);
     this.tell("");
-    tell("captions:stale", this); // its final text is the server's to say
+    announce("captions:stale", this); // its final text is the server's to say
   }
 
   endConflict() {
@@ -257,7 +289,7 @@ export class Card {
     this.conflict = null;
     this.failures = 0;
     this.error.hidden = true;
-    find("[data-conflict]", this.node).hidden = true;
+    find("[data-conflict]", this.node)?.remove();
   }
 }
 

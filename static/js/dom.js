@@ -32,6 +32,18 @@ export function icon(name) {
   return svg;
 }
 
+/**
+ * Say something to the other modules, on `document`:
+ * images:shown    the first cards stand, or it is known that there are none (images.js)
+ * images:drawn    the list of cards is what the server lists (images.js)
+ * images:changed  images or captions are others than before, by whomever (whoever changed them)
+ * captions:changed, captions:marked  a card's caption was saved; its mark says something else (card.js)
+ * captions:stale  what the server says of a caption has to be read again (card.js)
+ * looks:changed   the inspector has seen more (main.js, from the stream)
+ * checked         {warnings} of the settings as they stand (start.js)
+ */
+export const announce = (type, detail = {}) => document.dispatchEvent(new CustomEvent(type, { detail }));
+
 /** Set a text only when it differs, so that nothing is laid out or read aloud for nothing. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;

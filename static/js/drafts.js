@@ -4,7 +4,7 @@
  */
 
 const KEY = "musubitlx:caption:";
-const ABANDONED_MS = 60_000; // another page refreshes its entries more often than that
+const ABANDONED_MS = 180_000; // a page refreshes its entries more often, a hidden one about once a minute
 const REFRESH_MS = 20_000;
 
 const own = tabId();
@@ -46,6 +46,11 @@ export function drop(project, name) {
   } catch {
     // see write()
   }
+}
+
+/** Forget it if it is still this text. */
+export function dropIf(project, name, text) {
+  if (mine.get(keyOf(project, name))?.text === text) drop(project, name);
 }
 
 /** What this page, or one that is gone, left unsaved for an image: {text, base}, or null. */

@@ -4,21 +4,20 @@ import { at, get, post } from "./api.js";
 import { complain, confirmed, toast } from "./dialogs.js";
 import { debounced, el, find, icon, say } from "./dom.js";
 import { count } from "./format.js";
-import { allCards, removeMany } from "./images.js";
-import { project, readProject } from "./project.js";
+import { allCards, changedImages, removeMany } from "./images.js";
+import { project } from "./project.js";
 import { values } from "./settings.js";
 import { showOnly } from "./workbench.js";
 
 const SOON_MS = 400;
 const LOOKING_MS = 1000;
+const AGAIN_MS = 5000;
 const ASKED = ["resolution", "trigger_word", "prompt", "batch_size"];
 const MARKS = { danger: "bad", warn: "warn", note: "info" };
 
 const box = find("[data-health]");
 let asked = 0; // counts questions, so that a late answer is dropped
 let again = null;
-
-const tell = (type, detail = {}) => document.dispatchEvent(new CustomEvent(type, { detail }));
 
 async function look() {
   clearTimeout(again);
@@ -36,7 +35,11 @@ async function look() {
     draw(report);
     if (report.looked < report.of) again = setTimeout(look, LOOKING_MS);
   } catch (error) {
-    if (turn === asked && error.status !== 404) say(find("[data-health-sum]", box), "not known: the server does not answer");
+    if (turn !== asked || error.status === 404) return;
+    const sum = find("[data-health-sum]", box);
+    sum.dataset.tone = "quiet";
+    say(sum, `not known: ${error.message}`);
+    again = setTimeout(look, AGAIN_MS);
   }
 }
 
@@ -45,12 +48,11 @@ const lookSoon = debounced(look, SOON_MS);
 // -- drawing ----------------------------------------------------------------------------------------
 
 function draw({ looked, of, findings, buckets }) {
-  box.hidden = false;
   const serious = findings.filter((finding) => finding.tone !== "note");
   const sum = find("[data-health-sum]", box);
   sum.dataset.tone = serious.some(({ tone }) => tone === "danger") ? "danger" : serious.length ? "warn" : "good";
   const found = serious.length ? count(serious.length, "thing") + " to look at" : "nothing wrong found";
-  const looking = looked < of ? `looking at image ${looked + 1} of ${of}…` : "";
+  const looking = !of ? "looking…" : looked < of ? `looking at image ${looked + 1} of ${of}…` : "";
   if (looking && !serious.length) sum.dataset.tone = "quiet";
   say(sum, looking ? (serious.length ? `${found}, still ${looking}` : looking) : found);
   drawFindings(findings);
@@ -114,15 +116,15 @@ function action(label, run, finding) {
 async function mend(names) {
   try {
     const { mended, rejected } = await post(at("projects", project.name, "images", "mend"), { names });
-    await readProject();
-    tell("images:changed");
-    const failed = rejected.map(({ name, reason }) => `${name}: ${reason}.`).join(" ");
-    const done = mended.length ? `${count(mended.length, "image")} mended; the originals are kept in originals/.` : "";
-    toast([done, failed].filter(Boolean).join(" "));
+    await changedImages();
+    if (mended.length) toast(`${count(mended.length, "image")} mended; the originals are kept in originals/.`);
+    if (rejected.length)
+      complain(new Error(rejected.map(({ name, reason }) => `${name}: ${reason}.`).join(" ")));
   } catch (error) {
     complain(error);
   }
-  look();
+  await look();
+  find("summary", box).focus();
 }
 
 /** Of each group of copies keep the one with a caption, else the first. */
@@ -140,7 +142,12 @@ async function removeCopies({ groups }) {
   if (yes) await removeMany(copies);
 }
 
+let shownBuckets = "";
+
 function drawBuckets(buckets) {
+  const now = JSON.stringify(buckets);
+  if (now === shownBuckets) return;
+  shownBuckets = now;
   const most = Math.max(1, ...buckets.map((bucket) => bucket.images.length));
   const rows = buckets.map(({ width, height, images }) => {
     const bar = el("span", { className: "bucket-bar" });
@@ -196,13 +203,14 @@ function drawFew({ detail: { warnings } }) {
   );
 }
 
-/** Wire the panel up. */
+/** Wire the panel up. It stands with the first cards, so that nothing moves when its report comes. */
 export function startHealth() {
+  document.addEventListener("images:shown", () => (box.hidden = allCards().length === 0));
   document.addEventListener("checked", drawFew);
   for (const type of ["images:drawn", "captions:changed", "looks:changed"]) document.addEventListener(type, lookSoon);
   document.addEventListener("settings:changed", lookSoon);
   document.addEventListener("project:switching", () => {
     box.hidden = true;
-    shownFindings = "";
+    draw({ looked: 0, of: 0, findings: [], buckets: [] });
   });
 }

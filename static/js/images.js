@@ -3,9 +3,9 @@
 import { at, post, remove } from "./api.js";
 import { Card } from "./card.js";
 import { complain, toast } from "./dialogs.js";
-import { debounced, el, find, say } from "./dom.js";
+import { announce, debounced, el, find, say } from "./dom.js";
 import { count } from "./format.js";
-import { project, readProject } from "./project.js";
+import { changedHere, project, readProject } from "./project.js";
 
 const SLICE_MS = 12; // drawing many cards lets other things in this often
 const UNDO_MS = 10_000;
@@ -15,8 +15,6 @@ const list = find("[data-cards]", section);
 
 const cards = new Map(); // image name -> Card, in the order of the list
 let drawing = 0; // counts drawings, so that a newer one ends an older
-
-const tell = (type, detail = {}) => document.dispatchEvent(new CustomEvent(type, { detail }));
 
 /** The cards as they stand in the list. */
 export const allCards = () => [...cards.values()];
@@ -28,7 +26,7 @@ export const cardOf = (name) => cards.get(name);
 
 /** Bring the cards in line with what the server lists; cards that stay keep focus and text. */
 async function draw(images) {
-  const turn = (drawing += 1);
+  const [turn, name] = [(drawing += 1), project.name];
   const names = new Set(images.map((image) => image.name));
   for (const [name, card] of cards) if (!names.has(name)) forget(name, card);
   const order = new Map();
@@ -37,13 +35,13 @@ async function draw(images) {
   for (const [index, image] of images.entries()) {
     if (performance.now() > until) {
       list.hidden = false;
-      tell("images:shown"); // the first cards stand: the page below them will not move any more
+      announce("images:shown"); // the first cards stand: the page below them will not move any more
       await breath();
       until = performance.now() + SLICE_MS;
       if (turn !== drawing) return;
       if (place && !place.isConnected) place = cardAfter(order.get([...order.keys()].at(-1))?.node.nextElementSibling);
     }
-    const card = cardFor(image);
+    const card = cardFor(image, name);
     order.set(image.name, card);
     card.number(index + 1);
     if (card.node === place) place = cardAfter(place.nextElementSibling);
@@ -52,13 +50,13 @@ async function draw(images) {
   cards.clear();
   for (const [name, card] of order) cards.set(name, card);
   tally();
-  tell("images:drawn");
+  announce("images:drawn");
 }
 
-function cardFor(image) {
+function cardFor(image, name) {
   const known = cards.get(image.name);
   if (known) known.draw(image);
-  const card = known ?? new Card(image);
+  const card = known ?? new Card(image, name);
   cards.set(image.name, card);
   return card;
 }
@@ -86,7 +84,7 @@ function tally() {
   say(find("[data-images-count]", section), total ? count(total, "image") + without : "");
   find("[data-drop]", section).toggleAttribute("data-empty", total === 0);
   list.hidden = total === 0 && !list.childElementCount;
-  tell("images:shown");
+  announce("images:shown");
 }
 
 const tallyLater = debounced(tally, 300);
@@ -95,21 +93,28 @@ const tallyLater = debounced(tally, 300);
 
 /** Remove the image of a card at once; in its place it can be brought back for ten seconds. */
 async function removeCard(card) {
-  card.leave();
+  const focused = card.node.contains(document.activeElement);
+  await card.settled();
   let undo;
   try {
-    ({ undo } = await remove(at("projects", project.name, "images", card.name)));
+    ({ undo } = await remove(at("projects", card.project, "images", card.name)));
   } catch (error) {
     complain(error);
     return;
   }
+  card.gone();
   const gone = goneRow(card, undo);
-  const focused = card.node.contains(document.activeElement);
   card.node.before(gone);
   forget(card.name, card);
   if (focused) find("button", gone).focus();
-  renumber();
-  tell("images:changed");
+  await changedImages();
+}
+
+/** After this page changed images or captions: all that shows them is drawn anew. */
+export async function changedImages() {
+  changedHere();
+  await readProject().catch(complain);
+  announce("images:changed");
 }
 
 function goneRow(card, undo) {
@@ -124,8 +129,7 @@ function goneRow(card, undo) {
   const timer = setTimeout(() => closeRow(row), UNDO_MS);
   button.addEventListener("click", async () => {
     clearTimeout(timer);
-    await bringBack(undo);
-    closeRow(row);
+    if (await bringBack(card.project, undo)) closeRow(row);
   });
   return row;
 }
@@ -134,37 +138,36 @@ function closeRow(row) {
   const next = cardAfter(row.nextElementSibling);
   const focused = row.contains(document.activeElement);
   row.remove();
-  if (focused) find("textarea", next ?? list)?.focus() ?? find("[data-select]", section).focus();
+  if (focused) (find("textarea", next ?? list) ?? find("[data-select]", section)).focus();
   tally();
 }
 
 /** Remove many images at once, with one undo for all. */
 export async function removeMany(names) {
-  for (const name of names) cards.get(name)?.leave();
+  const folder = project.name;
+  await settleCaptions();
   try {
-    const { removed, undo } = await post(at("projects", project.name, "images", "remove"), { names });
-    toast(`${count(removed.length, "image")} removed.`, { undo: () => bringBack(undo), stays_ms: UNDO_MS });
-    await readProject();
-    tell("images:changed");
+    const { removed, undo } = await post(at("projects", folder, "images", "remove"), { names });
+    for (const name of removed) cards.get(name)?.gone();
+    const again = () => bringBack(folder, undo);
+    toast(`${count(removed.length, "image")} removed.`, { undo: again, stays_ms: UNDO_MS });
+    await changedImages();
   } catch (error) {
     complain(error);
   }
 }
 
-async function bringBack(key) {
+/** Bring removed images back into their folder, which need not be the open one; false if that failed. */
+async function bringBack(folder, key) {
   try {
-    const { restored } = await post(at("projects", project.name, "trash", key, "restore"));
-    await readProject();
-    tell("images:changed");
-    cards.get(restored[0]?.name)?.area.focus();
+    const { restored } = await post(at("projects", folder, "trash", key, "restore"));
+    await changedImages();
+    if (folder === project.name) cards.get(restored[0]?.name)?.area.focus();
+    return true;
   } catch (error) {
     complain(error);
+    return false;
   }
-}
-
-function renumber() {
-  for (const [index, card] of allCards().entries()) card.number(index + 1);
-  tally();
 }
 
 // -- wiring -------------------------------------------------------------------------------------------
@@ -175,6 +178,7 @@ function show(data) {
 }
 
 function close() {
+  drawing += 1; // one that is under way is of the old folder
   for (const [name, card] of cards) {
     card.leave();
     forget(name, card);
@@ -182,30 +186,31 @@ function close() {
   list.replaceChildren();
 }
 
-/** Save every caption that is still being typed; resolves when all are on the disk or have failed. */
+/** Save every caption that is still being typed; resolves to the cards whose text could not be saved. */
 export async function settleCaptions() {
-  await Promise.all(
-    allCards()
-      .filter((card) => card.dirty)
-      .map((card) => (card.later.cancel(), card.save())),
-  );
+  const open = allCards().filter((card) => card.dirty || card.saving);
+  const settled = await Promise.all(open.map((card) => card.settled()));
+  return open.filter((_, place) => !settled[place]);
 }
 
-/** Another page or program changed something: take it over without another look where that is possible. */
+/** Something changed in a folder: read it again unless it was this page that did it, and knows. */
 export function takeNews({ project: name, captions, added, removed }) {
   if (name !== project.name) return;
-  const strange = captions.some(({ name, tag }) => cards.get(name)?.base !== tag);
+  const strange = captions.some(({ name, tag, version }) => {
+    const card = cards.get(name);
+    return card && (card.base !== tag || !card.image.url.endsWith(`?v=${version}`));
+  });
   if (strange || added.some((one) => !cards.has(one)) || removed.some((one) => cards.has(one))) readLater();
 }
 
-const readLater = debounced(() => readProject().then(() => tell("images:changed"), complain), 150);
+const readLater = debounced(() => readProject().then(() => announce("images:changed"), complain), 150);
 
 function clicked(event) {
   const button = event.target.closest("button");
   const card = button && allCards().find((one) => one.node.contains(button));
   if (!card) return;
   if (button.matches("[data-remove]")) removeCard(card);
-  if (button.matches("[data-view]")) import("./viewer.js").then(({ view }) => view(card));
+  if (button.matches("[data-view]")) import("./viewer.js").then(({ view }) => view(card)).catch(complain);
 }
 
 /** Unsaved captions that can't be sent, or about which somebody has to decide, hold the page. */
@@ -222,7 +227,7 @@ export function startImages() {
   document.addEventListener("project:read", (event) => show(event.detail.data));
   document.addEventListener("captions:changed", () => {
     tallyLater();
-    tell("images:changed");
+    announce("images:changed");
   });
   document.addEventListener("captions:stale", () => readLater());
   window.addEventListener("beforeunload", holdPage);

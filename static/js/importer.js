@@ -24,19 +24,22 @@ let running = false;
 /** Open the dialog where one was the last time, else at the roots. */
 export async function openImport() {
   dialog.showModal();
+  if (running) return;
   await browse(folder?.path ?? null);
 }
 
-async function browse(path) {
+/** Show what is in a folder, or the roots; `lost`: because the folder is not there any more. */
+async function browse(path, lost = false) {
   say(problem, "");
   try {
     const found = await get(path ? `/api/import?path=${encodeURIComponent(path)}` : "/api/import");
     folder = path ? found : null;
-    if (folder) drawFolder();
-    else if (found.roots.filter((root) => root.exists).length === 1 && found.roots.length === 1) await browse(found.roots[0].path);
-    else drawRoots(found.roots);
+    if (folder) return drawFolder();
+    const [only, ...others] = found.roots;
+    if (!lost && !others.length && only?.exists && !only.problem) return browse(only.path);
+    drawRoots(found.roots);
   } catch (error) {
-    if (path && error.status === 404) return browse(null);
+    if (path && error.status === 404 && !lost) return browse(null, true);
     say(problem, error.whole);
   }
 }
@@ -44,7 +47,14 @@ async function browse(path) {
 function drawRoots(roots) {
   say(place, "Folders that may be imported from");
   find("[data-import-up]", dialog).hidden = true;
-  list.replaceChildren(...roots.map(rootRow));
+  fill(roots.map(rootRow));
+}
+
+/** Put rows into the list; the keyboard stays there. */
+function fill(rows) {
+  const focused = list.contains(document.activeElement);
+  list.replaceChildren(...rows);
+  if (focused) list.focus();
   drawGo();
 }
 
@@ -54,10 +64,11 @@ function rootRow({ path, exists, problem: wrong }) {
   return el("li", { className: "import-row quiet" }, el("span", { className: "mono", textContent: path }), ` – ${text}`);
 }
 
-function folderRow({ path, name, images }) {
+function folderRow({ path, name, images, more }) {
   const button = el("button", { type: "button", className: "link-button" }, icon("folder"), ` ${name}`);
   button.addEventListener("click", () => browse(path));
-  const told = images ? el("span", { className: "quiet numbers", textContent: count(images, "image") }) : null;
+  const number = images ? `${more ? "more than " : ""}${count(images, "image")}` : "";
+  const told = number ? el("span", { className: "quiet numbers", textContent: number }) : null;
   return el("li", { className: "import-row" }, button, told);
 }
 
@@ -76,10 +87,11 @@ function drawFolder() {
         el("span", { className: "numbers", textContent: bytes(file.bytes) }),
       ),
     );
-  if (folder.files.length > 200) rows.push(el("li", { className: "import-row quiet", textContent: `and ${folder.files.length - 200} more` }));
-  if (!rows.length) rows.push(el("li", { className: "import-row quiet", textContent: "Nothing to import in here." }));
-  list.replaceChildren(...rows);
-  drawGo();
+  const line = (text) => rows.push(el("li", { className: "import-row quiet", textContent: text }));
+  if (folder.files.length > 200) line(`and ${folder.files.length - 200} more`);
+  if (folder.cut) line("There is more in this folder than is listed here.");
+  if (!rows.length) line("Nothing to import in here.");
+  fill(rows);
 }
 
 function drawGo() {
@@ -131,11 +143,11 @@ async function run() {
       total.rejected.push(...(answer.rejected ?? []));
       done += names.length;
       bar.value = done / files.length;
-      say(problem, `${done} of ${count(files.length, "file")}`);
+      say(find("[data-import-facts]", dialog), `${done} of ${count(files.length, "file")}`);
     }
     finish(total);
   } catch (error) {
-    say(problem, error.whole ?? error.message);
+    finish(total, error.whole ?? error.message);
   }
   running = false;
   bar.hidden = true;
@@ -155,15 +167,16 @@ async function take(name, path, names) {
   }
 }
 
-function finish({ added, present, captions, rejected }) {
+function finish({ added, present, captions, rejected }, trouble = "") {
   const parts = [`${count(added, "image")} imported.`];
   if (captions) parts.push(`${count(captions, "caption")} came along.`);
   if (present) parts.push(`${count(present, "image")} ${present === 1 ? "was" : "were"} there already.`);
   if (stopped) parts.push("Stopped.");
+  if (trouble) parts.push(trouble);
   say(find("[data-upload-status]"), parts.join(" "));
   showRejected(rejected);
-  say(problem, "");
-  dialog.close();
+  say(problem, trouble);
+  if (!trouble && dialog.open) dialog.close();
 }
 
 go.addEventListener("click", run);

@@ -20,6 +20,8 @@ import { Stream } from "./stream.js";
 import { startUploading } from "./uploading.js";
 import { startWorkbench } from "./workbench.js";
 
+const REVEAL_MS = 300; // so long the rest waits for the check
+
 const only = new URLSearchParams(location.search).get("job");
 const stream = new Stream(only, find("#main").dataset.project);
 
@@ -44,8 +46,11 @@ function drawSamples(job) {
 }
 
 function listen() {
+  let connected = 0;
   stream.addEventListener("state", (event) => {
     drawConnection(event.detail);
+    // What happened between the last look and this connection is told by nobody.
+    if (event.detail === "live" && (connected += 1) > 1 && project.exists) readProject().catch(() => {});
     drawReached(event.detail !== "offline");
   });
   stream.addEventListener("log", (event) => {
@@ -110,7 +115,8 @@ async function start() {
     () => !document.hidden && project.exists && readProject().catch(() => {}),
   );
   setInterval(drawStatus, 1000);
-  document.addEventListener("images:shown", reveal);
+  document.addEventListener("images:shown", () => setTimeout(reveal, REVEAL_MS));
+  document.addEventListener("checked", reveal);
   try {
     const [state, jobs] = await Promise.all([get("/api/state"), get("/api/jobs")]);
     about(state);
@@ -120,11 +126,11 @@ async function start() {
     await startSettings(state.projects, firstFolder(state));
   } catch (error) {
     complain(error);
+    reveal();
   }
-  reveal();
 }
 
-/** What is above stands: show the rest. */
+/** What is above stands, advice on the images included: show the rest. */
 function reveal() {
   delete find("#main").dataset.loading;
 }

@@ -24,11 +24,19 @@ export async function openProject(name, { isNew = false } = {}) {
   else await readProject({ opened: changed });
 }
 
+let reads = 0; // begun so far: only the newest counts
+let changes = 0; // made by this page so far: what was read before one is not true any more
+
+/** This page changed something in the folder: an answer that is on its way may be older than that. */
+export const changedHere = () => (changes += 1);
+
 /** Read the open folder again; returns its data, or null when there is no such folder. */
 export async function readProject({ opened = false } = {}) {
   const name = project.name;
+  const [turn, known] = [(reads += 1), changes];
   const data = name ? await lookAt(name) : null;
-  if (name !== project.name) return null; // another one was opened meanwhile
+  if (name !== project.name || turn !== reads) return null; // another one was opened, or asked for, meanwhile
+  if (known !== changes) return readProject({ opened });
   project.data = data;
   project.exists = data !== null;
   remember();

@@ -89,8 +89,11 @@ function problemRow({ error, field, hint }, tone, mark) {
 function placeOf(field) {
   if (field === "images")
     return find(project.data?.images.length ? "[data-health] > summary" : "[data-select]");
-  if (field === "captions")
-    return findAll("[data-cards] textarea").find((area) => !area.value.trim()) ?? null;
+  if (field === "captions") {
+    const areas = findAll("[data-cards] textarea");
+    return areas.find((area) => area.closest(".card:has([data-conflict], [data-card-error]:not([hidden]))")) ??
+      areas.find((area) => !area.value.trim()) ?? null;
+  }
   return find(`[data-model="${CSS.escape(field.replace(/^models\./, ""))}"] summary`);
 }
 
@@ -109,7 +112,7 @@ async function start() {
   starting = true;
   button.setAttribute("aria-disabled", "true");
   try {
-    await settleCaptions();
+    refuseUnsaved(await settleCaptions());
     if (!project.exists) await checkNow();
     const job = await post(at("projects", project.name, "train"), { settings: values() });
     pressed = false;
@@ -122,6 +125,16 @@ async function start() {
     starting = false;
     button.removeAttribute("aria-disabled");
   }
+}
+
+/** A run must not train on other texts than the page shows. */
+function refuseUnsaved(cards) {
+  if (!cards.length) return;
+  const names = cards.slice(0, 3).map((card) => card.name).join(", ");
+  const error = `Captions that are not saved: ${names}${cards.length > 3 ? " and others" : ""}.`;
+  const problem = { error, field: "captions", hint: "See what their cards say, then start again." };
+  cards[0].area.focus();
+  throw Object.assign(new Error(error), { problems: [problem] });
 }
 
 /** Without a folder yet, the check knows better what to do first than the refusal would. */
@@ -158,5 +171,6 @@ export function startStart() {
   ]) {
     document.addEventListener(type, checkLater);
   }
+  document.addEventListener("project:opened", check);
   document.addEventListener("change", (event) => event.target.dataset?.setting && checkLater());
 }

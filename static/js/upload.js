@@ -81,6 +81,7 @@ export class Upload {
     this.items = [];
     this.waiting = [];
     this.running = new Map(); // request -> batch
+    this.pauses = new Set(); // functions that end one
     this.workers = 0;
     this.begun = performance.now();
     this.onChange = onChange;
@@ -132,6 +133,8 @@ export class Upload {
       batch = batch.filter((item) => !item.over); // cancelled meanwhile
       if (!batch.length) return;
       if (!PASSING.includes(answer.status)) return this.take(answer, batch);
+      if (answer.status === 0) batch = await this.readable(batch);
+      if (!batch.length) return;
       const tries = batch[0].tries;
       for (const item of batch) Object.assign(item, { state: "retrying", sent: 0, tries: tries + 1 });
       this.onChange();
@@ -139,10 +142,19 @@ export class Upload {
         for (const item of batch) this.end(item, "broken", "The connection broke off.");
         return;
       }
-      await pause(RETRY_MS[tries]);
+      await this.pause(RETRY_MS[tries]);
       batch = batch.filter((item) => !item.over);
       if (!batch.length) return;
     }
+  }
+
+  /** Those files that can still be read here; no request gets through with another one in it. */
+  async readable(batch) {
+    const checks = batch.map((item) => item.file.slice(0, 1).arrayBuffer().then(() => true, () => false));
+    const good = await Promise.all(checks);
+    for (const [place, item] of batch.entries())
+      if (!good[place]) this.end(item, "rejected", "It can’t be read on your side (any more).");
+    return batch.filter((item) => !item.over);
   }
 
   transfer(batch) {
@@ -182,25 +194,28 @@ export class Upload {
     const { rejected = [], present = [], added = [], captions = [] } = body;
     const why = new Map(rejected.map(({ name, reason }) => [name, reason]));
     const known = new Map(present.map(({ name, image }) => [name, image]));
+    const isFull = status === FULL || body.full;
     const told = [body.error, body.hint].filter(Boolean).join(" ");
     const refused = status >= 400 && !rejected.length;
+    const no = isFull ? "broken" : "rejected";
     for (const item of batch) {
-      if (why.has(item.name)) this.end(item, status === FULL ? "broken" : "rejected", why.get(item.name));
-      else if (refused) this.end(item, status === FULL ? "broken" : "rejected", told || `The server answered with ${status}.`);
-      else if (known.has(item.name)) this.end(item, "present", `there already as ${known.get(item.name)}`);
+      const name = asSent(item.name);
+      if (why.has(name)) this.end(item, no, why.get(name));
+      else if (refused) this.end(item, no, told || `The server answered with ${status}.`);
+      else if (known.has(name)) this.end(item, "present", `there already as ${known.get(name)}`);
       else this.end(item, /\.txt$/i.test(item.name) ? "captioned" : "added");
-      why.delete(item.name);
+      why.delete(name);
     }
-    this.inside(batch, why, added.length);
-    if (status === FULL) this.stop("broken", told);
+    this.inside(batch, why, { added: added.length, present: present.length, captions: captions.length });
+    if (isFull) this.stop("broken", body.full || told);
     if (added.length || captions.length) this.onAnswer();
   }
 
   /** What an archive held is answered for by its inner names. */
-  inside(batch, why, added) {
+  inside(batch, why, held) {
     const archive = batch.find(isArchive);
     if (!archive) return;
-    archive.added = added;
+    archive.held = held;
     archive.inner = [...why].map(([name, reason]) => ({ name, reason }));
   }
 
@@ -234,22 +249,28 @@ export class Upload {
   stop(state, reason) {
     for (const item of this.items) if (!item.over) this.end(item, state, reason);
     this.waiting = [];
+    for (const end of this.pauses) end();
     this.onChange();
+  }
+
+  /** Wait, but not longer than until the network is back, or all is called off. */
+  pause(wait_ms) {
+    return new Promise((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        window.removeEventListener("online", done);
+        this.pauses.delete(done);
+        resolve();
+      };
+      const timer = setTimeout(done, wait_ms);
+      window.addEventListener("online", done);
+      this.pauses.add(done);
+    });
   }
 }
 
-/** Wait, but not longer than until the network is back. */
-function pause(wait_ms) {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      window.removeEventListener("online", done);
-      resolve();
-    };
-    const timer = setTimeout(done, wait_ms);
-    window.addEventListener("online", done);
-  });
-}
+/** A file name as it arrives: a form can't say some signs. Source: the HTML standard, multipart/form-data. */
+const asSent = (name) => name.replaceAll("\n", "%0A").replaceAll("\r", "%0D").replaceAll('"', "%22");
 
 // -- what was dropped -----------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { complain } from "./dialogs.js";
-import { debounced, el, find, say } from "./dom.js";
+import { announce, debounced, el, find, say } from "./dom.js";
 import { bytes, count, duration } from "./format.js";
 import { ensureProject, project, readProject } from "./project.js";
 import { Upload, chosenItems, droppedItems } from "./upload.js";
@@ -19,14 +19,17 @@ const status = find("[data-upload-status]", section);
 const rejectedBox = find("[data-rejected]", section);
 
 let upload = null;
+let preparing = null; // items that wait until it is known whether there is room
 const rows = new Map(); // item -> its row
-
-const tell = (type, detail = {}) => document.dispatchEvent(new CustomEvent(type, { detail }));
 
 /** Send items to the open folder, creating it first. While an upload runs, they join it. */
 export async function send(items) {
   if (!items.length) {
     say(status, "There was no file in it.");
+    return;
+  }
+  if (preparing) {
+    preparing.push(...items);
     return;
   }
   if (upload && upload.project === project.name && !panel.hidden) {
@@ -39,16 +42,21 @@ export async function send(items) {
   }
   rejectedBox.hidden = true;
   say(status, "");
+  const folder = project.name;
+  preparing = [...items];
   try {
-    await checkRoom(items);
+    await checkRoom(preparing);
     await ensureProject();
+    if (folder !== project.name) throw new Error("Another folder was opened meanwhile: drop the files again.");
   } catch (error) {
+    preparing = null;
     say(status, error.whole ?? error.message);
     if (error.field) find("#output_dir")?.focus();
     return;
   }
-  upload = new Upload(project.name, { onChange: drawLater, onAnswer: readLater });
-  upload.add(items);
+  upload = new Upload(folder, { onChange: drawLater, onAnswer: readLater });
+  upload.add(preparing);
+  preparing = null;
   await watch();
 }
 
@@ -71,10 +79,12 @@ async function watch() {
   draw();
   await upload.finished;
   draw();
+  const focused = panel.contains(document.activeElement);
   panel.hidden = true;
   report();
+  if (focused) find("[data-select]", section).focus();
   if (upload.project === project.name) await readProject().catch(complain);
-  tell("images:changed");
+  announce("images:changed");
 }
 
 const readLater = debounced(() => upload.project === project.name && readProject().catch(complain), READ_MS);
@@ -159,16 +169,20 @@ function newRow(item) {
 // -- the end --------------------------------------------------------------------------------------------
 
 function report() {
-  const { items } = upload;
+  const items = upload.items.filter((item) => !item.reported);
+  for (const item of items) item.reported = item.over && item.state !== "broken";
   const of = (...states) => items.filter((item) => states.includes(item.state));
   const archives = items.filter((item) => item.inner);
-  const added = of("added").filter((item) => !item.inner).length + archives.reduce((sum, item) => sum + item.added, 0);
-  const [present, captioned, cancelled] = ["present", "captioned", "cancelled"].map((state) => of(state).length);
-  const parts = [];
+  const inside = (what) => archives.reduce((sum, item) => sum + item.held[what], 0);
+  const added = of("added").filter((item) => !item.inner).length + inside("added");
+  const present = of("present").length + inside("present");
+  const captioned = of("captioned").length + inside("captions");
+  const cancelled = of("cancelled").length;
+  const parts = upload.project === project.name ? [] : [`${upload.project}:`];
   if (added) parts.push(`${count(added, "image")} added.`);
   if (captioned) parts.push(`${count(captioned, "caption")} came along.`);
   if (present) parts.push(`${count(present, "image")} ${present === 1 ? "was" : "were"} there already.`);
-  if (cancelled) parts.push(`Upload cancelled: ${count(cancelled, "file")} not sent.`);
+  if (cancelled) parts.push(`Upload cancelled: ${count(cancelled, "file")} not finished.`);
   say(status, parts.join(" "));
   const broken = of("broken");
   const bad = [...of("rejected"), ...broken, ...archives.flatMap((item) => item.inner)];
@@ -242,7 +256,7 @@ export function startUploading() {
     watch();
   });
   find("[data-import]", section).addEventListener("click", () =>
-    import("./importer.js").then(({ openImport }) => openImport(), complain),
+    import("./importer.js").then(({ openImport }) => openImport()).catch(complain),
   );
   document.addEventListener("project:switching", () => {
     rejectedBox.hidden = true;

@@ -12,31 +12,31 @@ const area = find("textarea", dialog);
 const crop = find("[data-viewer-crop]", dialog);
 
 let card = null;
+let walk = []; // the cards one can walk through: those that were shown when it opened
 
 /** Open the viewer on a card's image. */
 export function view(one) {
+  walk = allCards().filter((other) => !other.node.hidden || other === one);
   show(one);
   dialog.showModal();
   picture.focus();
 }
 
-/** The cards one can walk through: those the filter shows. */
-const shown = () => allCards().filter((one) => !one.node.hidden);
-
 function show(one) {
   card = one;
   const { image } = card;
-  const all = shown();
+  walk = walk.filter((other) => other.node.isConnected);
   picture.src = image.url;
   picture.alt = `Image ${card.index}: ${image.name}`;
   frame.style.setProperty("--ratio", String((image.width || 1) / (image.height || 1)));
   area.value = card.text;
-  const place = all.indexOf(card);
+  const place = walk.indexOf(card);
   say(find("[data-viewer-title]", dialog), image.name);
-  say(find("[data-viewer-place]", dialog), `${place + 1} of ${all.length}`);
+  say(find("[data-viewer-place]", dialog), `${place + 1} of ${walk.length}`);
+  drawMark();
   drawFacts();
   find("[data-viewer-back]", dialog).disabled = place <= 0;
-  find("[data-viewer-on]", dialog).disabled = place < 0 || place === all.length - 1;
+  find("[data-viewer-on]", dialog).disabled = place === walk.length - 1;
 }
 
 function drawFacts() {
@@ -52,9 +52,16 @@ function drawFacts() {
 }
 
 function go(step) {
-  const all = shown();
-  const next = all[all.indexOf(card) + step];
+  const next = walk[walk.indexOf(card) + step];
   if (next) show(next);
+}
+
+/** Whether the caption is saved. Somebody else's change is settled on the card. */
+function drawMark() {
+  const mark = find("[data-viewer-saved]", dialog);
+  mark.dataset.tone = card.mark.dataset.tone ?? "";
+  say(mark, card.mark.textContent + (card.error.hidden ? "" : `: ${card.error.textContent}`));
+  if (card.conflict && dialog.open) dialog.close();
 }
 
 const STEPS = { ArrowLeft: -1, ArrowUp: -1, PageUp: -1, ArrowRight: 1, ArrowDown: 1, PageDown: 1 };
@@ -71,8 +78,9 @@ function pressed(event) {
 dialog.addEventListener("keydown", pressed);
 dialog.addEventListener("close", () => {
   card.later.flush();
+  card.node.hidden = false; // the filter may have left it out while it was edited here
   card.node.scrollIntoView({ block: "nearest" });
-  find("[data-view]", card.node).focus();
+  find(card.conflict ? "textarea" : "[data-view]", card.node).focus();
 });
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
 area.addEventListener("input", () => card.write(area.value));
@@ -80,6 +88,7 @@ area.addEventListener("blur", () => card.later.flush());
 crop.addEventListener("change", drawFacts);
 find("[data-viewer-back]", dialog).addEventListener("click", () => go(-1));
 find("[data-viewer-on]", dialog).addEventListener("click", () => go(1));
+document.addEventListener("captions:marked", (event) => dialog.open && event.detail === card && drawMark());
 document.addEventListener("images:drawn", () => {
   if (!dialog.open) return;
   const still = allCards().find((one) => one.name === card.name);

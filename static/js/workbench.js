@@ -7,8 +7,8 @@ import { at, post } from "./api.js";
 import { complain, toast } from "./dialogs.js";
 import { debounced, el, find, findAll, say } from "./dom.js";
 import { count } from "./format.js";
-import { allCards, settleCaptions } from "./images.js";
-import { project, readProject } from "./project.js";
+import { allCards, changedImages, settleCaptions } from "./images.js";
+import { project } from "./project.js";
 
 const TYPING_MS = 250;
 const HITS_SHOWN = 100;
@@ -21,10 +21,8 @@ const panel = find("[data-edit-panel]", bench);
 const form = find("form", panel);
 
 let named = null; // {title, names}: the images a finding is about
-let preview = null; // {changes, seen}: what the button would do
+let preview = null; // {edit, names, changes, seen}: what the button would do
 let asked = 0; // counts previews, so that a late one is dropped
-
-const tell = (type, detail = {}) => document.dispatchEvent(new CustomEvent(type, { detail }));
 
 // -- which images are shown -----------------------------------------------------------------------
 
@@ -127,7 +125,7 @@ async function drawPreview() {
   try {
     await settleCaptions();
     const answer = await ask({ edit, names, preview: true });
-    if (turn === asked) drawHits(answer);
+    if (turn === asked) drawHits({ ...answer, edit, names });
   } catch (error) {
     if (turn === asked) drawHits(null, error.whole ?? error.message);
   }
@@ -157,12 +155,14 @@ const hitsText = (changes) => (changes.length ? `${count(changes.length, "captio
 /** One caption before and after, with what is taken out and put in marked. */
 function hitRow({ name, before, after, spans }) {
   const old = el("p", { className: "hit-before" });
+  const signs = [...before]; // spans count signs, also those of two units
+  const part = (begin, end) => signs.slice(begin, end).join("");
   let from = 0;
   for (const [begin, end] of spans) {
-    old.append(before.slice(from, begin), el("del", { textContent: before.slice(begin, end) }));
+    old.append(part(from, begin), el("del", { textContent: part(begin, end) }));
     from = end;
   }
-  old.append(before.slice(from));
+  old.append(part(from));
   return el(
     "li",
     { className: "hit" },
@@ -182,27 +182,29 @@ function marked(before, after) {
 
 async function apply(event) {
   event.preventDefault();
-  const edit = step();
-  if (!edit || !preview?.changes.length) return;
-  const button = find("[data-apply]", form);
-  button.disabled = true;
+  if (!preview?.changes.length) return;
+  const { edit, names, seen } = preview;
+  const folder = project.name;
+  find("[data-apply]", form).disabled = true;
   try {
-    const { changed } = await ask({ edit, names: targets(), seen: preview.seen });
-    await readProject();
-    tell("images:changed");
-    toast(`${count(changed.length, "caption")} changed.`, { undo, stays_ms: 10_000 });
+    await settleCaptions();
+    const { changed, left, last_edit } = await ask({ edit, names, seen });
+    await changedImages();
+    const kept = left.length ? ` ${count(left.length, "caption")} edited meanwhile stayed as they are.` : "";
+    const again = () => undo(folder, last_edit?.at);
+    toast(`${count(changed.length, "caption")} changed.${kept}`, { undo: again, stays_ms: 10_000 });
   } catch (error) {
     complain(error);
   }
   previewLater();
 }
 
-async function undo() {
+/** Take the last step of a folder back; `at` names which one is meant. */
+async function undo(folder, at_s) {
   try {
     await settleCaptions();
-    const { restored, left } = await post(at("projects", project.name, "captions", "undo"));
-    await readProject();
-    tell("images:changed");
+    const { restored, left } = await post(at("projects", folder, "captions", "undo"), { at: at_s });
+    await changedImages();
     const kept = left.length ? ` ${count(left.length, "caption")} edited since stayed as they are.` : "";
     toast(`${count(restored.length, "caption")} as before.${kept}`);
   } catch (error) {
@@ -217,7 +219,7 @@ function drawUndo() {
   button.hidden = !last;
   if (!last) return;
   button.title = `${last.title}: ${count(last.count, "caption")}`;
-  button.setAttribute("aria-label", `Undo the last step: ${button.title}`);
+  button.setAttribute("aria-label", `Undo last step: ${button.title}`);
 }
 
 function togglePanel() {
@@ -235,12 +237,16 @@ export function startWorkbench() {
   show.addEventListener("change", () => (filter(), previewLater()));
   find("[data-show-all]", bench).addEventListener("click", () => (showAll(), search.focus()));
   find("[data-edit]", bench).addEventListener("click", togglePanel);
-  find("[data-undo]", bench).addEventListener("click", undo);
+  find("[data-undo]", bench).addEventListener("click", async () => {
+    await undo(project.name, project.data?.last_edit?.at);
+    if (find("[data-undo]", bench).hidden) find("[data-edit]", bench).focus();
+  });
   form.addEventListener("input", previewLater);
   form.addEventListener("submit", apply);
   find("[data-edit-close]", panel).addEventListener("click", () => (togglePanel(), find("[data-edit]", bench).focus()));
   panel.addEventListener("keydown", (event) => event.key === "Escape" && (togglePanel(), find("[data-edit]", bench).focus()));
+  document.addEventListener("images:shown", () => (bench.hidden = allCards().length === 0));
   document.addEventListener("images:drawn", () => (filter(), drawUndo(), previewLater()));
-  document.addEventListener("captions:changed", filterLater);
+  document.addEventListener("captions:changed", () => (filterLater(), previewLater()));
   document.addEventListener("project:switching", showAll);
 }
