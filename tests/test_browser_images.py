@@ -116,7 +116,7 @@ def test_each_file_shows_its_progress_and_can_be_called_off(live_server, visit, 
     last.get_by_role("button", name="Cancel").click()
     expect(last).to_have_count(0)
     page.get_by_role("button", name="Cancel upload").click()
-    expect(page.get_by_text(re.compile(r"Upload cancelled: \d+ files not sent"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Upload cancelled: \d+ files not finished"))).to_be_visible()
     stored = live_server.get("/api/projects")["projects"][0]["images"]
     assert stored < 23
     incoming = live_server.home / "output/my_lora/.musubitlx/incoming"
@@ -291,6 +291,29 @@ def test_an_answer_lost_on_the_way_is_no_conflict_with_oneself(ball, visit, told
     expect(caption(page, 1)).to_have_value("first and more")
 
 
+def test_a_run_does_not_start_while_a_caption_is_not_saved(ball, visit):
+    page = open_ball(ball, visit)
+    page.route("**/caption*", lambda route: route.abort())
+    caption(page, 2).fill("never arrives")
+    page.get_by_role("button", name="Start training").click()
+    expect(page.get_by_text("Captions that are not saved: ball 1.jpg.").first).to_be_visible()
+    assert ball.get("/api/jobs") == []
+
+
+def test_an_undo_is_of_the_folder_it_was_offered_for(ball, visit):
+    ball.upload("other", pictures(2))
+    page = open_ball(ball, visit)
+    page.get_by_role("button", name="Edit many…").click()
+    page.get_by_label("Find", exact=True).fill("ball")
+    page.get_by_label("Replace with").fill("globe")
+    page.get_by_role("button", name="Change 2 captions").click()
+    expect(page.get_by_text("2 captions changed.")).to_be_visible()
+    page.get_by_label("Open a folder").select_option("other")
+    expect(caption(page, 3)).to_have_count(0)
+    page.get_by_role("button", name="Undo", exact=True).click()
+    wait_in(page, lambda: text_of(ball, 0) == "a red ball", "the step to be taken back")
+
+
 # -- workbench -------------------------------------------------------------------------------------
 
 
@@ -335,10 +358,10 @@ def test_find_and_replace_shows_its_hits_and_can_be_undone(ball, visit):
     assert [text_of(ball, n) for n in range(3)] == ["a red globe", "a blue globe", "a cube"]
     expect(page.get_by_role("button", name="Nothing to change")).to_be_disabled()
     page.reload()  # the undo is the server's to remember
-    page.get_by_role("button", name="Undo the last step").click()
+    page.get_by_role("button", name="Undo last step").click()
     expect(caption(page, 1)).to_have_value("a red ball")
     assert [text_of(ball, n) for n in range(3)] == ["a red ball", "a blue ball", "a cube"]
-    expect(page.get_by_role("button", name="Undo the last step")).to_be_hidden()
+    expect(page.get_by_role("button", name="Undo last step")).to_be_hidden()
 
 
 def test_text_is_put_in_front_of_the_filtered_ones_only(ball, visit):
