@@ -138,14 +138,14 @@ def _refuse_sizes(image) -> None:
 def _rewrite(image, fresh: Path) -> Admitted:
     from PIL import ImageOps
 
-    upright = ImageOps.exif_transpose(image)
     is_jpeg = _kind(image) == "JPEG"
     image_format, suffix = ("JPEG", ".jpg") if is_jpeg else ("PNG", ".png")
-    profile = image.info.get("icc_profile")
-    plain = _flattened(upright)
+    how = {"quality": 98, "subsampling": 0} if is_jpeg else {"compress_level": 3}
+    if image.mode in ("RGB", "RGBA") and (profile := image.info.get("icc_profile")):
+        how["icc_profile"] = profile
+    plain = _flattened(ImageOps.exif_transpose(image))
     with replacing(fresh, durable=False) as file:
-        more = {"icc_profile": profile} if profile and image.mode in ("RGB", "RGBA") else {}
-        plain.save(file, image_format, quality=98, subsampling=0, compress_level=3, **more)
+        plain.save(file, image_format, **how)
     return Admitted(suffix, *plain.size)
 
 

@@ -256,6 +256,7 @@ export class Card {
       return;
     }
     this.conflict = { caption, tag };
+    this.error.hidden = true; // it is not for want of an answer any more
     this.later.cancel();
     clearTimeout(this.retry);
     this.tell("Not saved", "danger");
