@@ -69,7 +69,7 @@ from musubitlx.errors import (
     UserError,
     disk_error,
 )
-from musubitlx.home import PACKAGE_ROOT, RESERVE_BYTES, Home, read_json, write_json
+from musubitlx.home import PACKAGE_ROOT, RESERVE_BYTES, Home, is_storable, read_json, write_json
 from musubitlx.imports import Imports
 from musubitlx.jobs import Job, Jobs, Plan
 from musubitlx.lease import Lease
@@ -80,6 +80,7 @@ from musubitlx.uploads import Taken, Upload
 COOKIE = "musubitlx_token"
 COOKIE_S = 365 * 24 * 3600
 JSON_BYTES = 2_000_000  # the longest JSON body that is read
+MOST_NAMES = 20_000  # in one request
 RECONCILE_S = 2.0
 TRASH_S = 60.0
 HEADERS = {
@@ -109,6 +110,8 @@ class ReceivedFile:
 
 class UploadRequest(Request):
     """A request whose files are written where they will be needed, not to a temporary folder."""
+
+    max_form_parts = 50_000
 
     def _get_file_stream(
         self, total_content_length, content_type, filename=None, content_length=None
@@ -160,7 +163,6 @@ def create_app(
     """
     app = Flask(__name__, static_folder=None)
     app.request_class = UploadRequest
-    app.json.ensure_ascii = False
     app.json.sort_keys = False
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     jobs, bell, poller = Jobs(home), server.bell(), resources.Poller(home.output)
@@ -633,7 +635,7 @@ def remove_image(name: str, image: str):
 def remove(project: Project, names: list[str]) -> dict:
     """Move images into the trash; the answer says how to bring them back."""
     refuse_while_needed(project)
-    removed, key = trash.throw_away(project, names)
+    removed, key = house.server.offload(trash.throw_away, project, names)
     return {"removed": removed, "undo": key}
 
 
@@ -908,8 +910,10 @@ class View:
 def names_of(body: dict) -> list[str]:
     """The file names in a body; Invalid if there are none."""
     names = body.get("names")
-    if not isinstance(names, list) or not names or not all(isinstance(one, str) for one in names):
-        raise Invalid("Name at least one file.", field="names")
+    if not isinstance(names, list) or not 0 < len(names) <= MOST_NAMES:
+        raise Invalid(f"Name 1 to {MOST_NAMES} files.", field="names")
+    if not all(isinstance(one, str) and is_storable(one) for one in names):
+        raise Invalid("Each name must be text.", field="names")
     return names
 
 

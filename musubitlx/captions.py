@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import stat
 import threading
 from contextlib import suppress
 from pathlib import Path
 
 from musubitlx.errors import Conflict, Invalid, disk_error
-from musubitlx.home import is_storable, write_text
+from musubitlx.home import BINARY, is_storable, write_text
 
 MAX_CAPTION = 10_000  # characters
+MAX_BYTES = 4 * MAX_CAPTION  # the most they take
 
 _writing = threading.Lock()  # nobody writes between another's look and write
 
@@ -63,11 +66,20 @@ def checked(text: object) -> str:
 
 
 def read(path: Path) -> str:
-    """The caption in a file; empty if there is none."""
+    """The caption in a file; empty if there is none, or something else has its name.
+
+    Only an ordinary file of the same folder is read, and no more of it than a
+    caption may have: a pipe would never end, a link could lead anywhere.
+    """
     try:
-        return decode(path.read_bytes())
-    except (FileNotFoundError, IsADirectoryError):
+        if path.is_symlink() and path.resolve().parent != path.parent.resolve():
+            return ""
+        handle = os.open(path, os.O_RDONLY | BINARY | getattr(os, "O_NONBLOCK", 0))
+    except (OSError, RuntimeError):
         return ""
+    with os.fdopen(handle, "rb") as file:
+        ordinary = stat.S_ISREG(os.fstat(handle).st_mode)
+        return decode(file.read(MAX_BYTES))[:MAX_CAPTION] if ordinary else ""
 
 
 def write(path: Path, text: object, *, base: str | None = None) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from musubitlx import captions
 from musubitlx.errors import Conflict, Invalid, NotFound, disk_error
-from musubitlx.home import read_json, write_json
+from musubitlx.home import is_storable, read_json, write_json
 from musubitlx.projects import Image, Project
 
 KINDS = ("replace", "prefix", "suffix")
@@ -18,6 +20,9 @@ RECORD = "last_edit.json"
 # Where a text that was put in before may end or begin: `cat` is not in front of `category`.
 END_OF_WORD, START_OF_WORD = r"(?:(?<!\w)|(?!\w))", r"(?:(?<!\w)|(?!\w))"
 MAX_TEXT = 2000  # characters of what is looked for or put in
+
+
+_stepping = threading.Lock()  # one step, or its undo, at a time
 
 
 @dataclass(frozen=True)
@@ -146,12 +151,22 @@ def apply(
         return [], []
     rows = [{"name": one.name, "before": one.before, "after": one.after} for one in found]
     record = {"title": edit.title, "at": time.time(), "changes": rows}
+    with _stepping:
+        before = _record(project)
+        _keep(project, record)
+        written, left = _write(project, [(one.name, one.before, one.after) for one in found])
+        if not written:
+            _keep(project, before)  # nothing was done: the step before can still be undone
+    return written, left
+
+
+def _keep(project: Project, record: dict | None) -> None:
+    path = project.hidden / RECORD
     try:
         project.hidden.mkdir(parents=True, exist_ok=True)
-        write_json(project.hidden / RECORD, record)
+        write_json(path, record) if record else path.unlink(missing_ok=True)
     except OSError as error:
         raise disk_error(error) from error
-    return _write(project, [(one.name, one.before, one.after) for one in found])
 
 
 def _write(project: Project, rows: list[tuple[str, str, str]]) -> tuple[list[str], list[str]]:
@@ -180,14 +195,15 @@ def undo(project: Project, at: object = None) -> tuple[list[str], list[str]]:
     `at` is the time of the step that is meant: Conflict if another one came
     after it. NotFound when there is nothing to undo.
     """
-    record = _record(project)
-    if record is None:
-        raise NotFound("There is no step to undo.")
-    if at is not None and at != record["at"]:
-        raise Conflict("Another step came after this one.", hint="Undo that one first.")
-    rows = [(row["name"], row["after"], row["before"]) for row in record["changes"]]
-    restored, left = _write(project, rows)
-    (project.hidden / RECORD).unlink(missing_ok=True)
+    with _stepping:
+        record = _record(project)
+        if record is None:
+            raise NotFound("There is no step to undo.")
+        if at is not None and at != record["at"]:
+            raise Conflict("Another step came after this one.", hint="Undo that one first.")
+        rows = [(row["name"], row["after"], row["before"]) for row in record["changes"]]
+        restored, left = _write(project, rows)
+        _keep(project, None)
     return restored, left
 
 
@@ -199,7 +215,10 @@ def _record(project: Project) -> dict | None:
     sound = all(
         isinstance(row, dict) and all(isinstance(row.get(key), str) for key in KEYS) for row in rows
     )
-    return {**record, "at": record.get("at")} if rows and sound else None
+    at = record.get("at")
+    if not rows or not sound or not isinstance(at, int | float) or not math.isfinite(at):
+        return None
+    return {**record, "title": record["title"][:MAX_TEXT]}
 
 
 KEYS = ("name", "before", "after")
@@ -207,7 +226,7 @@ KEYS = ("name", "before", "after")
 
 def _line(given: object, name: str) -> str:
     """A piece of text of a step, its spaces kept: they count."""
-    if not isinstance(given, str) or len(given) > MAX_TEXT:
+    if not isinstance(given, str) or len(given) > MAX_TEXT or not is_storable(given):
         raise Invalid(f"Enter text of at most {MAX_TEXT} characters.", field=name)
     return given.replace("\r\n", "\n").replace("\x00", "")
 
@@ -217,4 +236,4 @@ def _tidied(text: str) -> str:
     text = re.sub(r"[ \t]{2,}", " ", text)
     text = re.sub(r"[ \t]+([,.;:!?])", r"\1", text)
     text = re.sub(r",(\s*,)+", ",", text)
-    return re.sub(r"^[\s,]+|[\s,]+$", "", text)
+    return text.strip(" \t\r\n,")

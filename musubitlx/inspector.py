@@ -102,6 +102,8 @@ def look_at(path: Path, thumb: Path) -> tuple[str, Look] | None:
         look = _measured(path, thumb, stamp)
     except FileNotFoundError:
         return None
+    except MemoryError:
+        return None  # it is not the picture's fault
     except OSError as error:
         why = error.strerror if error.errno else f"it is damaged ({pictures.told(error)})"
         look = Look(stamp, problem=why)

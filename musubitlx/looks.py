@@ -27,7 +27,7 @@ NEAR_BITS = 8  # see `groups`
 NEAR_COLOURS = 6.0
 MOST_AT_ONCE = 2  # inspectors
 FINISH_S = 30.0  # a start waits so long for the looks; then the trainer has to find out
-PATIENCE_S = (0.0, 2.0, 10.0, 60.0)  # before another try when inspectors end without result
+PATIENCE_S = (2.0, 10.0, 60.0)  # before another try when inspectors end without result
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,13 @@ def _parsed(data: dict) -> dict[str, Look]:
     found = {}
     for name, row in rows.items():
         with suppress(TypeError, ValueError, KeyError):
-            found[name] = Look(
-                **{**row, "stamp": tuple(row["stamp"]), "colours": tuple(row["colours"])}
-            )
+            lists = {key: tuple(map(int, row[key])) for key in ("stamp", "colours")}
+            if all(row[key] is None or isinstance(row[key], kind) for key, kind in KINDS.items()):
+                found[name] = Look(**{**row, **lists})
     return found
+
+
+KINDS = {"problem": str, "unfit": str, "phash": int, "blur": float, "digest": str}
 
 
 def write(project: Project, looks: dict[str, Look]) -> None:
@@ -173,7 +176,7 @@ class Inspections:
 
     def __init__(self) -> None:
         self._running: dict[str, subprocess.Popen] = {}
-        self._tries: dict[str, tuple[int, float, int]] = {}  # folder: (tries, when, missing then)
+        self._tries: dict[str, tuple[int, float, frozenset]] = {}  # folder: tries, when, missing
         self._lock = threading.Lock()
 
     def ask(self, project: Project) -> None:
@@ -185,7 +188,7 @@ class Inspections:
             self._reap()
             if project.name in self._running or len(self._running) >= MOST_AT_ONCE:
                 return
-            left = len(missing(project))
+            left = frozenset((path.name, stamp_of(path)) for path in missing(project))
             if left and self._may_try(project.name, left):
                 self._start(project)
 
@@ -204,13 +207,13 @@ class Inspections:
         for name in ended:
             del self._running[name]
 
-    def _may_try(self, name: str, left: int) -> bool:
-        """Whether to start: an inspector that got nowhere is not started again at once."""
+    def _may_try(self, name: str, left: frozenset) -> bool:
+        """Whether to start: one that got nowhere with these is not started again at once."""
         if len(self._tries) > 1000:
             self._tries.clear()
-        tries, when, before = self._tries.get(name, (0, 0.0, -1))
+        tries, when, before = self._tries.get(name, (0, 0.0, frozenset()))
         tries = tries + 1 if left == before else 0
-        if time.monotonic() - when < PATIENCE_S[min(tries, len(PATIENCE_S) - 1)]:
+        if tries and time.monotonic() - when < PATIENCE_S[min(tries, len(PATIENCE_S)) - 1]:
             return False
         self._tries[name] = (tries, time.monotonic(), left)
         return True

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
@@ -11,6 +14,12 @@ from musubitlx.errors import UserError
 from musubitlx.home import replacing
 
 THUMB_PX = 320
+FORMATS = (
+    *("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000"),
+    *("TGA", "PPM", "ICO"),
+)
+LARGE_PX = 40_000_000  # one picture of more pixels is in memory at a time
+MOST_PX = 120_000_000  # that a picture may have which has to be written anew
 WHOLE_BYTES = 1 << 22
 OPAQUE = 250  # of 255: what is less lets something through
 SMALLEST_PX = 16  # a bucket's step; below that nothing is to be seen
@@ -65,7 +74,7 @@ def _read_facts(path: Path, size: int) -> Facts | None:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             return Facts(image.width, image.height, size, _misread(image))
     except Exception:  # Pillow promises no kind: struct.error, KeyError and more were seen
         return None
@@ -99,7 +108,8 @@ def admit(path: Path, fresh: Path) -> Admitted:
             if suffix:
                 _refuse_cut(image, path)
                 return Admitted(suffix, *image.size)
-            return _rewrite(image, fresh)
+            with _alone(image):
+                return _rewrite(image, fresh)
     except Image.UnidentifiedImageError:
         raise NotAPicture(_what_it_is(path)) from None
     except Image.DecompressionBombError:  # Pillow's limit: about 179 million
@@ -126,7 +136,17 @@ def _opened(path: Path):
             import pillow_heif
 
             pillow_heif.register_heif_opener()
-    return Image.open(path)
+            return Image.open(path)
+    return Image.open(path, formats=_formats())
+
+
+@cache
+def _formats() -> list[str]:
+    """What is opened at all: some of Pillow's other kinds start programs, or are no pictures."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _refuse_sizes(image) -> None:
@@ -138,6 +158,10 @@ def _refuse_sizes(image) -> None:
 def _rewrite(image, fresh: Path) -> Admitted:
     from PIL import ImageOps
 
+    if image.width * image.height > MOST_PX:
+        raise NotAPicture(
+            f"it has more than {MOST_PX // 1_000_000} million pixels, too many to convert it"
+        )
     is_jpeg = _kind(image) == "JPEG"
     image_format, suffix = ("JPEG", ".jpg") if is_jpeg else ("PNG", ".png")
     how = {"quality": 98, "subsampling": 0} if is_jpeg else {"compress_level": 3}
@@ -258,14 +282,33 @@ def _misread(image) -> str | None:
 
 
 def _orientation(image) -> int:
-    """The EXIF orientation, 1 to 8; of a PNG, getexif() would decode all of it to look."""
+    """The EXIF orientation, 1 to 8; upright where the EXIF makes no sense.
+
+    Of a PNG, getexif() would decode all of it to look.
+    """
     from PIL import Image
 
-    if image.format != "PNG":
-        return image.getexif().get(ORIENTATION, UPRIGHT)
-    exif = Image.Exif()
-    exif.load(image.info.get("exif", b""))
-    return exif.get(ORIENTATION, UPRIGHT)
+    try:
+        if image.format != "PNG":
+            return image.getexif().get(ORIENTATION, UPRIGHT)
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        return exif.get(ORIENTATION, UPRIGHT)
+    except Exception:  # struct.error, SyntaxError, KeyError and more were seen
+        return UPRIGHT
+
+
+@contextmanager
+def _alone(image) -> Iterator[None]:
+    """Wait until no other large picture is in memory, if this is one."""
+    if image.width * image.height <= LARGE_PX:
+        yield
+        return
+    with _large:
+        yield
+
+
+_large = threading.Lock()
 
 
 TRANSPARENT = "It is transparent, and what is behind would be trained on as it happens to be"
@@ -279,8 +322,10 @@ def _flattened(image):
     if image.mode.startswith("I"):  # 16 bits: convert() would cut off, not scale
         image = image.convert("I").point(lambda value: value / 257).convert("L")
     if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        return white
     return image.convert("RGB")
 
 
@@ -292,17 +337,15 @@ def decoded(path: Path, side: int):
     """
     from PIL import Image, ImageOps
 
-    with _opened(path) as image:
+    with _opened(path) as image, _alone(image):
         shrink = side / max(image.size)
         image.draft("RGB", tuple(max(1, int(length * shrink)) for length in image.size))
         image.decodermaxblock = WHOLE_BYTES  # in one go: half the time of Pillow's 64 KiB
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        through = "A" in upright.getbands() and upright.getchannel("A").getextrema()[0] < OPAQUE
-        if upright.mode not in ("RGB", "RGBA", "L"):  # others are not averaged rightly
-            upright = _flattened(upright)
-        upright.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        return _flattened(upright), through
+        through = "A" in image.getbands() and image.getchannel("A").getextrema()[0] < OPAQUE
+        small = image if image.mode in ("RGB", "RGBA", "L") else _flattened(image)
+        small.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return _flattened(ImageOps.exif_transpose(small)), through
 
 
 def make_thumb(path: Path, thumb: Path) -> Path:

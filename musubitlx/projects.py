@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -20,6 +20,8 @@ READABLE = pictures.READABLE  # suffixes, lower case
 TAKEN_STEMS = {"sample_prompts"}  # their .txt is not a caption
 TINY_PX = 256  # a shorter side below this is mostly enlarged
 CACHE = re.compile(r"(?P<stem>.+?)(?:_\d{4,}x\d{4,})?_qi(?:_te)?\.safetensors")
+OWN_CACHE = re.compile(r"(.+?)(?:_\d{4,}x\d{4,}_qi|_qi_te)\.safetensors")
+LONG_NAME_BYTES = 200  # of a file name: a longer one leaves no room for a suffix
 SAMPLE = re.compile(
     r"(?:(?P<name>.+)_)?(?:e(?P<epoch>\d{6})|(?P<step>\d{6,}))_(?P<prompt>\d+)_(?P<time>\d{14})"
     r"(?:_(?P<seed>\d+))?_\d{3}\.png"
@@ -83,9 +85,12 @@ class Project:
             return False
 
     def unmake(self) -> None:
-        """Remove the folder again if nothing but our own scraps is in it."""
-        if all(entry == self.hidden for entry in self.path.iterdir()):
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder again if nothing is in it, nor on its way into it."""
+        if self.image_names():
+            return
+        for folder in (self.hidden / "incoming", self.hidden, self.path):
+            with suppress(OSError):
+                folder.rmdir()
 
     def file(self, name: str) -> Path:
         """A file of the folder, there or not; NotFound for a name that leads elsewhere."""
@@ -100,16 +105,17 @@ class Project:
         """
         found = []
         with suppress(FileNotFoundError), os.scandir(self.path) as entries:
-            found = [
-                self.path / entry.name
-                for entry in entries
-                if entry.name.lower().endswith(READABLE)
-                and not entry.name.startswith(".")
-                and is_storable(entry.name)
-                and entry.is_file()
-                and (not entry.is_symlink() or self._is_inside(entry.path))
-            ]
+            found = [self.path / entry.name for entry in entries if self._is_image(entry)]
         return sorted(found, key=lambda path: natural_key(path.name))
+
+    def _is_image(self, entry: os.DirEntry) -> bool:
+        name = entry.name
+        if name.startswith(".") or not name.lower().endswith(READABLE) or not is_storable(name):
+            return False
+        try:
+            return entry.is_file() and (not entry.is_symlink() or self._is_inside(entry.path))
+        except (OSError, RuntimeError):  # a link that leads in a circle
+            return False
 
     def _is_inside(self, path: str) -> bool:
         """Whether a link leads to something in this folder, see `home.child`."""
@@ -139,14 +145,35 @@ class Project:
         captions.write(image.path.with_suffix(".txt"), text, base=base)
         return self.image(name)
 
-    def forget(self, image: Image) -> None:
-        """Delete what was made from an image and can be made again: thumbnail and caches."""
-        for path in [self.thumb_path(image.name), *self._caches_of(image.path.stem)]:
-            path.unlink(missing_ok=True)
+    def forget(self, images: Iterable[Image]) -> None:
+        """Delete what was made from images and can be made again: thumbnails and caches.
 
-    def _caches_of(self, stem: str) -> list[Path]:
-        own = re.compile(re.escape(stem) + r"(_\d{4,}x\d{4,}_qi|_qi_te)\.safetensors")
-        return [path for path in self.path.glob("*.safetensors") if own.fullmatch(path.name)]
+        The caches of a stem stay while another image has it.
+        """
+        for image in images:
+            with suppress(OSError):
+                self.thumb_path(image.name).unlink()
+        self.forget_caches({image.path.stem for image in images} - self.stems())
+
+    def forget_caches(self, stems: set[str]) -> None:
+        """Delete Musubi's caches of images with these stems."""
+        with os.scandir(self.path) as entries:
+            caches = [
+                e.path for e in entries if (m := OWN_CACHE.fullmatch(e.name)) and m[1] in stems
+            ]
+        for path in caches:
+            with suppress(OSError):
+                Path(path).unlink()
+
+    def stems(self) -> set[str]:
+        """The stems of the images that are there, by their names alone."""
+        return {name.rsplit(".", 1)[0] for name in self.image_names()}
+
+    def image_names(self) -> list[str]:
+        """The names images have, in no order: cheap, for looking at them again and again."""
+        with suppress(FileNotFoundError), os.scandir(self.path) as entries:
+            return [entry.name for entry in entries if entry.name.lower().endswith(READABLE)]
+        return []
 
     def thumb(self, name: str) -> Path:
         """The thumbnail of an image, made if need be."""
@@ -154,6 +181,8 @@ class Project:
 
     def thumb_path(self, name: str) -> Path:
         """Where the thumbnail of an image lies, made or not."""
+        if len(name.encode("utf-8", "surrogatepass")) > LONG_NAME_BYTES:
+            name = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
         return self.hidden / "thumbs" / f"{name}.jpg"
 
     def place(self, path: Path, stem: str, suffix: str) -> Path:
@@ -170,9 +199,7 @@ class Project:
 
     def _free_stem(self, stem: str) -> str:
         """`stem`, or with the first number that is free: Musubi's caches go by stem."""
-        with os.scandir(self.path) as entries:
-            names = [entry.name for entry in entries if entry.name.lower().endswith(READABLE)]
-        taken = {name.rsplit(".", 1)[0].casefold() for name in names} | TAKEN_STEMS
+        taken = {taken.casefold() for taken in self.stems()} | TAKEN_STEMS
         free, number = stem, 1
         while free.casefold() in taken:
             number += 1

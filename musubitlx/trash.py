@@ -29,8 +29,11 @@ def throw_away(project: Project, names: list[str]) -> tuple[list[str], str]:
         folder.mkdir(parents=True)
         for image in images:
             _move(image.path, folder / image.name)
-            _move(image.path.with_suffix(".txt"), folder / f"{image.path.stem}.txt")
-            project.forget(image)
+        left = project.stems()  # an image of the same stem keeps the caption
+        for image in images:
+            if image.path.stem not in left:
+                _move(image.path.with_suffix(".txt"), folder / f"{image.path.stem}.txt")
+        project.forget(images)
     except OSError as error:
         with suppress(OSError, UserError):
             restore(project, key)
@@ -53,7 +56,9 @@ def restore(project: Project, key: str) -> list[Image]:
             for path in sorted(folder.iterdir()):
                 if path.suffix.lower() != ".txt":
                     stored = project.place(path, path.stem, path.suffix)
-                    _move(path.with_suffix(".txt"), stored.with_suffix(".txt"))
+                    caption = stored.with_suffix(".txt")
+                    if not caption.exists():  # one that was written meanwhile stays
+                        _move(path.with_suffix(".txt"), caption)
                     restored.append(project.image(stored.name))
     except FileNotFoundError:
         pass  # another one brings the rest back

@@ -6,6 +6,7 @@ import filecmp
 import hashlib
 import re
 import shutil
+import threading
 import unicodedata
 import uuid
 from collections.abc import Callable, Collection
@@ -18,6 +19,7 @@ from musubitlx.errors import DiskFull, Invalid, NotFound, UserError, disk_error
 from musubitlx.home import CONTROL, FORBIDDEN, WINDOWS_DEVICES, Home, read_json, write_json
 from musubitlx.projects import READABLE, Image, Project
 
+MOST_COMPARED = 50  # images of one name that a file is compared with
 MAX_STEM_BYTES = 80  # leaves room for Musubi's suffixes
 
 
@@ -145,6 +147,14 @@ def mend(project: Project, name: str) -> Image:
     file as it was is kept in `originals/`: it may be the only one. NotAPicture
     if it can't be read.
     """
+    with _mending:
+        return _mended(project, name)
+
+
+_mending = threading.Lock()  # what two ask for is done once
+
+
+def _mended(project: Project, name: str) -> Image:
     path = project.file(name)
     if not path.is_file():
         raise NotFound(f"There is no file called {name} in {project.name}.")
@@ -164,7 +174,7 @@ def mend(project: Project, name: str) -> Image:
                 kept.replace(path)
                 raise
         image = project.image(stored.name)
-        project.forget(image)
+        project.forget_caches({image.path.stem})
         return image
     except OSError as error:
         raise disk_error(error) from error
@@ -174,6 +184,8 @@ def mend(project: Project, name: str) -> Image:
 
 def _keep_original(project: Project, path: Path) -> Path:
     folder = project.path / "originals"
+    if folder.is_symlink():
+        raise UserError("originals/ is a link: the file as it was would leave the folder.")
     folder.mkdir(exist_ok=True)
     kept, number = folder / path.name, 1
     while kept.exists():
@@ -238,15 +250,16 @@ def _same(
     So a folder that is dropped a second time, or a file that is sent again
     because the answer got lost, adds nothing twice.
     """
-    own = re.compile(re.escape(stem) + r"(-\d+)?", re.I)
+    own = re.compile(re.escape(stem) + r"(-\d+)?\.\w+", re.I)
     sources = _sources(project) if fit.source else {}
-    for path in project.image_paths():
-        if path.name in new or not own.fullmatch(path.stem):
-            continue
-        if fit.source and sources.get(path.name) == [fit.source, *_stamp(path)]:
-            return path
-        if not fit.source and filecmp.cmp(path, received, shallow=False):
-            return path
+    names = [name for name in project.image_names() if own.fullmatch(name) and name not in new]
+    for name in sorted(names, key=len)[:MOST_COMPARED]:
+        with suppress(OSError):
+            path = project.path / name
+            if fit.source and sources.get(name) == [fit.source, *_stamp(path)]:
+                return path
+            if not fit.source and filecmp.cmp(path, received, shallow=False):
+                return path
     return None
 
 
@@ -258,9 +271,10 @@ def _sources(project: Project) -> dict:
 
 
 def _remember_source(project: Project, path: Path, digest: str) -> None:
-    known = {name: row for name, row in _sources(project).items() if (project.path / name).exists()}
-    known[path.name] = [digest, *_stamp(path)]
     with suppress(OSError):  # only spares a second copy
+        there = set(project.image_names())
+        known = {name: row for name, row in _sources(project).items() if name in there}
+        known[path.name] = [digest, *_stamp(path)]
         write_json(project.hidden / "sources.json", known)
 
 
@@ -294,8 +308,8 @@ def _admit_caption(
     name = by_stem.get(upload.stem)
     if name is None:
         stem = safe_stem(upload.name).casefold()
-        fitting = (path.name for path in project.image_paths() if path.stem.casefold() == stem)
-        name = next(fitting, None)
+        stems = ((name.rsplit(".", 1)[0].casefold(), name) for name in project.image_names())
+        name = next((name for one, name in stems if one == stem), None)
     if name is None:
         raise Invalid("there is no image of that name for this caption")
     if name in known and project.image(name).caption not in ("", text):

@@ -116,7 +116,9 @@ def test_each_file_shows_its_progress_and_can_be_called_off(live_server, visit, 
     last.get_by_role("button", name="Cancel").click()
     expect(last).to_have_count(0)
     page.get_by_role("button", name="Cancel upload").click()
-    expect(page.get_by_text(re.compile(r"Upload cancelled: \d+ files not finished"))).to_be_visible()
+    expect(
+        page.get_by_text(re.compile(r"Upload cancelled: \d+ files not finished"))
+    ).to_be_visible()
     stored = live_server.get("/api/projects")["projects"][0]["images"]
     assert stored < 23
     incoming = live_server.home / "output/my_lora/.musubitlx/incoming"

@@ -112,6 +112,15 @@ def test_a_server_starts_an_inspector_only_while_something_is_to_be_seen(project
     assert inspections._running == {}
 
 
+def test_images_that_come_one_by_one_are_each_looked_at(project):
+    inspections = Inspections()
+    for seed in range(5):
+        put(project, f"{seed}.jpg", scene(seed, (320, 240)))
+        assert inspections.finish(project, 8), f"image {seed}"
+        for child in [*inspections._running.values()]:
+            child.wait(timeout=10)
+
+
 def test_an_inspector_that_gets_nowhere_is_not_started_again_and_again(project, monkeypatch):
     started = []
 

@@ -367,3 +367,34 @@ def test_a_thumbnail_is_small_upright_and_made_once(tmp_path):
     os.utime(path, ns=(later, later))
     with Image.open(make_thumb(path, thumb)) as small:
         assert small.size == (100, 50)
+
+
+def test_an_exif_that_makes_no_sense_is_no_reason_to_refuse(tmp_path):
+    for kind in ("JPEG", "PNG", "WEBP"):
+        data = saved(halves(), kind, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff")
+        assert take(tmp_path, data)[2] == data, kind
+
+
+def test_a_long_narrow_picture_is_decoded_like_any_other(tmp_path):
+    path = tmp_path / "x.jpg"
+    for size in ((20_000, 16), (16, 9000)):
+        path.write_bytes(saved(Image.new("RGB", size, RED), "JPEG"))
+        assert admit(path, tmp_path / "x.fit").width == size[0]
+        assert pictures.decoded(path, 1024)[0].width > 0
+        assert make_thumb(path, tmp_path / f"{size[0]}.jpg").is_file()
+
+
+def test_what_starts_other_programs_is_not_even_opened(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\n")
+    with pytest.raises(NotAPicture, match="not an image"):
+        admit(path, tmp_path / "x.fit")
+    assert facts(path) is None
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_is_too_large_to_be_converted_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(saved(Image.new("1", (12_000, 12_000)), "TIFF", compression="group4"))
+    with pytest.raises(NotAPicture, match="120 million"):
+        admit(path, tmp_path / "x.fit")

@@ -10,7 +10,7 @@ from folders import JPEG, PNG, put
 from PIL import Image as Pillow
 from support import picture
 
-from musubitlx import projects
+from musubitlx import projects, trash, uploads
 from musubitlx.errors import Invalid, NotFound
 from musubitlx.pictures import NotAPicture
 from musubitlx.projects import CACHE, Project
@@ -188,3 +188,49 @@ def test_a_line_of_the_dataset_file_is_one_image():
 
     assert [json.loads(line) for line in text.split("\n")[:-1]] == rows
     assert "é" in text
+
+
+# -- what people and programs put into a folder ----------------------------------------------------
+
+
+def test_links_that_lead_in_a_circle_are_left_out(home, project):
+    put(project, "a.jpg")
+    (project.path / "loop.png").symlink_to("loop.png")
+    (project.path / "a.txt").symlink_to("a.txt")
+    assert [(image.name, image.caption) for image in project.images()] == [("a.jpg", "")]
+    assert projects.all_projects(home)[0]["images"] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_caption_that_is_a_pipe_or_leads_elsewhere_is_none(home, project):
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg"):
+        put(project, name, picture(ord(name[0]), (64, 48)))
+    (home.root / "secret.txt").write_text("secret")
+    os.mkfifo(project.path / "a.txt")
+    (project.path / "b.txt").symlink_to(home.root / "secret.txt")
+    (project.path / "c.txt").write_text("x" * 100_000)
+    (project.path / "real.txt").write_text("a ball")
+    (project.path / "d.txt").symlink_to("real.txt")
+    told = {image.name[0]: image.caption for image in project.images()}
+    assert (told["a"], told["b"], len(told["c"]), told["d"]) == ("", "", 10_000, "a ball")
+
+
+def test_an_image_with_the_longest_name_there_is_can_be_seen_and_removed(project):
+    name = "a" * 251 + ".png"
+    (project.path / name).write_bytes(PNG)
+    assert project.thumb(name).is_file()
+    removed, key = trash.throw_away(project, [name])
+    assert removed == [name] and not project.thumb_path(name).exists()
+    assert trash.restore(project, key)[0].name == name
+
+
+def test_a_folder_is_only_unmade_while_nothing_is_in_it_or_on_its_way(home):
+    one = Project(home, "new")
+    one.make()
+    part = uploads.incoming(one)
+    part.touch()
+    one.unmake()
+    assert part.exists()
+    part.unlink()
+    one.unmake()
+    assert not one.path.exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 
 import pytest
 from folders import JPEG, PNG, files_of, put, put_all
@@ -136,3 +138,41 @@ def test_the_trash_is_emptied_after_a_while(home, project):
     assert [one.name for one in trash.restore(project, young)] == ["b.jpg"]
     with pytest.raises(NotFound):
         trash.restore(project, old)
+
+
+def test_an_image_that_shares_its_stem_leaves_the_caption_to_the_other(project):
+    for name, data in (("a.jpg", JPEG), ("a.png", PNG)):
+        (project.path / name).write_bytes(data)
+    (project.path / "a.txt").write_text("a ball")
+    (project.path / "a_0064x0048_qi.safetensors").touch()
+    trash.throw_away(project, ["a.png"])
+    assert project.image("a.jpg").caption == "a ball"
+    assert (project.path / "a_0064x0048_qi.safetensors").exists()
+
+
+def test_a_caption_that_was_written_meanwhile_stays(project):
+    put_all(project, ("a.jpg", JPEG), ("a.txt", b"old"))
+    _, key = trash.throw_away(project, ["a.jpg"])
+    (project.path / "a.txt").write_text("new")
+    assert [image.caption for image in trash.restore(project, key)] == ["new"]
+
+
+def test_of_many_who_bring_back_at_once_one_does_and_nothing_is_lost(project):
+    names = [f"{letter}.jpg" for letter in "abcdefgh"]
+    for seed, name in enumerate(names):
+        put(project, name, picture(seed, (64, 48)))
+        project.set_caption(name, name)
+    _, key = trash.throw_away(project, names)
+    won = []
+
+    def restore() -> None:
+        with contextlib.suppress(NotFound):
+            won.append(trash.restore(project, key))
+
+    threads = [threading.Thread(target=restore) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert {image.name: image.caption for image in project.images()} == {n: n for n in names}
