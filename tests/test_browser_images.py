@@ -423,7 +423,7 @@ def test_a_picture_put_there_by_hand_is_mended_from_the_page(ball, visit):
     Image.open(io.BytesIO(picture(5, (400, 300)))).save(lying, exif=exif)
     page = open_ball(ball, visit)
     expect(page.get_by_text("lying on its side").first).to_be_visible()
-    page.get_by_text("Dataset health").click()
+    page.locator("[data-health] > summary").click()
     page.locator("[data-health]").get_by_role("button", name="Mend it").click()
     expect(page.get_by_text(re.compile("1 image mended"))).to_be_visible()
     expect(page.get_by_text(re.compile("lying.jpg · 300 × 400 px"))).to_be_visible()
