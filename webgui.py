@@ -739,7 +739,7 @@ def plan_run(
     project: Project, trainer: musubi.Trainer, given: object, inspections: looks.Inspections
 ) -> Plan:
     """The job of a run; when all else is in order, its images are looked at to their end first."""
-    if not commands.check(project.home, trainer, given).errors:
+    if looks.missing(project) and not commands.check(project.home, trainer, given).errors:
         inspections.finish(project)
     return commands.plan_training(project.home, trainer, given)
 

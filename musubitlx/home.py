@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -164,6 +165,15 @@ def write_secret(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Replace the file at `path` in one step by `value` as JSON."""
     write_bytes(path, json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8"))
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hex; read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def stamp_of(path: Path) -> tuple[int, int, int] | None:

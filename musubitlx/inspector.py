@@ -7,7 +7,6 @@ hash, the sharpness, and whether the file is whole.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from musubitlx import looks, pictures
 from musubitlx.bell import Ringer
-from musubitlx.home import Home, stamp_of
+from musubitlx.home import Home, digest_of, stamp_of
 from musubitlx.lease import Lease
 from musubitlx.looks import Look
 from musubitlx.projects import Project
@@ -113,10 +112,7 @@ def look_at(path: Path, thumb: Path) -> tuple[str, Look] | None:
 
 
 def _measured(path: Path, thumb: Path, stamp: tuple) -> Look:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    digest = digest_of(path)
     image, see_through = pictures.decoded(path, SIDE_PX)
     with suppress(OSError):  # the page asks for it again
         pictures.save_thumb(image, thumb)
@@ -126,7 +122,7 @@ def _measured(path: Path, thumb: Path, stamp: tuple) -> Look:
         phash=_phash(image),
         colours=_colours(image),
         blur=blur(image),
-        digest=digest.hexdigest(),
+        digest=digest,
     )
 
 

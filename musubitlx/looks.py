@@ -98,17 +98,17 @@ def write(project: Project, looks: dict[str, Look]) -> None:
 def fresh(project: Project) -> dict[str, Look]:
     """The looks that are of the images as they are now, by name."""
     known = read(project)
-    return {
-        path.name: known[path.name]
-        for path in project.image_paths()
-        if path.name in known and known[path.name].stamp == stamp_of(path)
-    }
+    return {path.name: known[path.name] for path in project.image_paths() if _is_fresh(path, known)}
 
 
 def missing(project: Project) -> list[Path]:
     """The images that have not been looked at in their present version."""
-    known = fresh(project)
-    return [path for path in project.image_paths() if path.name not in known]
+    known = read(project)
+    return [path for path in project.image_paths() if not _is_fresh(path, known)]
+
+
+def _is_fresh(path: Path, known: dict[str, Look]) -> bool:
+    return path.name in known and known[path.name].stamp == stamp_of(path)
 
 
 # -- copies ----------------------------------------------------------------------------------------

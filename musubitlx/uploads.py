@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import re
 import shutil
 import threading
@@ -16,7 +15,15 @@ from pathlib import Path
 
 from musubitlx import captions, pictures
 from musubitlx.errors import DiskFull, Invalid, NotFound, UserError, disk_error
-from musubitlx.home import CONTROL, FORBIDDEN, WINDOWS_DEVICES, Home, read_json, write_json
+from musubitlx.home import (
+    CONTROL,
+    FORBIDDEN,
+    WINDOWS_DEVICES,
+    Home,
+    digest_of,
+    read_json,
+    write_json,
+)
 from musubitlx.projects import READABLE, Image, Project
 
 MOST_COMPARED = 50  # images of one name that a file is compared with
@@ -212,7 +219,7 @@ def _fit(received: Path) -> _Fit | UserError:
         suffix = pictures.admit(received, fresh).suffix
         if not fresh.exists():
             return _Fit(suffix, None)
-        source = _digest(received)
+        source = digest_of(received)
         fresh.replace(received)
         return _Fit(suffix, source)
     except (OSError, UserError) as error:
@@ -281,14 +288,6 @@ def _remember_source(project: Project, path: Path, digest: str) -> None:
 def _stamp(path: Path) -> tuple[int, int]:
     info = path.stat()
     return info.st_size, info.st_mtime_ns
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _admit_caption(

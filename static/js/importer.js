@@ -1,10 +1,11 @@
 /** Images from a folder on the server, for those who copied them there. Loaded at first use. */
 
 import { at, get, post } from "./api.js";
-import { complain } from "./dialogs.js";
 import { el, find, icon, say } from "./dom.js";
 import { bytes, count } from "./format.js";
-import { ensureProject, project, readProject } from "./project.js";
+import { changedImages } from "./images.js";
+import { ensureProject, project } from "./project.js";
+import { batches } from "./upload.js";
 import { showRejected } from "./uploading.js";
 
 const BATCH_FILES = 16;
@@ -103,26 +104,6 @@ function drawGo() {
   say(find("[data-import-facts]", dialog), facts.filter(Boolean).join(" · "));
 }
 
-/** Files in the order of the folder, a caption right behind its image, some at a time. */
-function batches(files) {
-  const all = [];
-  let batch = [];
-  let size = 0;
-  const stem = (name) => name.replace(/\.[^.]*$/, "").toLowerCase();
-  const sorted = [...files].sort((a, b) => (stem(a.name) < stem(b.name) ? -1 : stem(a.name) > stem(b.name) ? 1 : 0));
-  for (const [index, file] of sorted.entries()) {
-    const together = index > 0 && stem(sorted[index - 1].name) === stem(file.name);
-    if (batch.length && !together && (batch.length >= BATCH_FILES || size + file.bytes > BATCH_BYTES)) {
-      all.push(batch);
-      [batch, size] = [[], 0];
-    }
-    batch.push(file.name);
-    size += file.bytes;
-  }
-  if (batch.length) all.push(batch);
-  return all;
-}
-
 async function run() {
   const { path, files } = folder;
   const total = { added: 0, present: 0, captions: 0, rejected: [] };
@@ -136,7 +117,9 @@ async function run() {
     await ensureProject();
     const name = project.name;
     let done = 0;
-    for (const names of batches(files)) {
+    const items = files.map((file) => ({ name: file.name, size: file.bytes }));
+    for (const batch of batches(items, { most: BATCH_FILES, bytes: BATCH_BYTES })) {
+      const names = batch.map((item) => item.name);
       if (stopped) break;
       const answer = await take(name, path, names);
       for (const key of ["added", "present", "captions"]) total[key] += answer[key]?.length ?? 0;
@@ -153,8 +136,7 @@ async function run() {
   bar.hidden = true;
   find("[data-import-stop]", dialog).hidden = true;
   drawGo();
-  await readProject().catch(complain);
-  document.dispatchEvent(new CustomEvent("images:changed"));
+  await changedImages();
 }
 
 /** One batch; that none of its files was of use is an answer, too. */

@@ -43,8 +43,10 @@ export class Item {
 const isArchive = (item) => /\.zip$/i.test(item.name);
 const stem = (name) => name.replace(/\.[^.]*$/, "").toLowerCase();
 
-/** Items in batches: a caption beside the image of its name, no two of the same name together. */
-export function batches(items) {
+/**
+ * Items ({name, size in bytes}) in batches: a caption beside the image of its name, no two of the same name together.
+ */
+export function batches(items, { most = BATCH_FILES, bytes = BATCH_BYTES } = {}) {
   const together = new Map();
   for (const item of items) {
     const key = stem(item.name);
@@ -60,7 +62,7 @@ export function batches(items) {
   for (const group of together.values()) {
     if (group.some(isArchive)) close(); // it is answered for by what is in it
     const weight = group.reduce((sum, item) => sum + item.size, 0);
-    if (batch.length + group.length > BATCH_FILES || size + weight > BATCH_BYTES) close();
+    if (batch.length + group.length > most || size + weight > bytes) close();
     for (const item of group) {
       if (batch.some((other) => other.name === item.name)) close();
       batch.push(item);
