@@ -40,7 +40,7 @@ from musubitlx import (
     births,
     buckets,
     captions,
-    commands,
+    checks,
     configs,
     edits,
     events,
@@ -51,6 +51,7 @@ from musubitlx import (
     musubi,
     presets,
     projects,
+    recipes,
     resources,
     serving,
     settings,
@@ -60,6 +61,7 @@ from musubitlx import (
 from musubitlx.access import Access, Visit, addresses, is_loopback
 from musubitlx.assets import Assets
 from musubitlx.bell import Bell
+from musubitlx.commands import QUEUE
 from musubitlx.errors import (
     Conflict,
     DiskFull,
@@ -71,10 +73,12 @@ from musubitlx.errors import (
 )
 from musubitlx.home import PACKAGE_ROOT, RESERVE_BYTES, Home, is_storable, read_json, write_json
 from musubitlx.imports import Imports
-from musubitlx.jobs import Job, Jobs, Plan
+from musubitlx.jobs import RUNNING, Job, Jobs, Plan
 from musubitlx.lease import Lease
 from musubitlx.logs import blocks, whole_size
+from musubitlx.options import OptionTables
 from musubitlx.projects import Image, Project
+from musubitlx.surroundings import Machine
 from musubitlx.uploads import Taken, Upload
 
 COOKIE = "musubitlx_token"
@@ -132,6 +136,7 @@ class House:
     access: Access
     practice: bool
     jobs: Jobs
+    tables: OptionTables
     bell: Bell
     poller: resources.Poller
     assets: Assets
@@ -143,6 +148,13 @@ class House:
     def trainer(self) -> musubi.Trainer:
         """Musubi as it is found now, or the practice trainer."""
         return musubi.find(self.home, practice=self.practice)
+
+    def place(self) -> checks.Place:
+        """Where a run asked for now would take place. It waits for the driver: offload it."""
+        trainer = self.trainer()
+        busy = any(job.state == RUNNING and job.queue == QUEUE for job in self.jobs.all())
+        machine = Machine(self.poller.snapshot(), busy)
+        return checks.Place(self.home, trainer, self.tables.get(trainer), machine)
 
 
 house: House = LocalProxy(lambda: current_app.extensions["musubitlx"])
@@ -172,6 +184,7 @@ def create_app(
         access=access,
         practice=practice,
         jobs=jobs,
+        tables=OptionTables(home.jobs),
         bell=bell,
         poller=poller,
         assets=Assets(PACKAGE_ROOT / "static"),
@@ -314,7 +327,7 @@ def page_facts(found: musubi.Trainer, project: str) -> dict:
         "practice": found.practice,
         "practice_reason": found.reason,
         "rows": settings.form_rows(),
-        "profiles": [profile.as_dict() for profile in presets.PROFILES],
+        "profiles": describe_profiles(found),
         "project": project,
         "models_ready": ready,
     }
@@ -382,7 +395,8 @@ def state():
         "models": [row.as_dict() for row in models.find(house.home)],
         "projects": projects.all_projects(house.home),
         "jobs": [describe_job(job) for job in house.jobs.all() if not job.ended],
-        "profiles": [profile.as_dict() for profile in presets.PROFILES],
+        "profiles": describe_profiles(found),
+        "suggested": suggested_profile(memory["gpus"]),
         "settings": settings.defaults(),
     }
 
@@ -410,6 +424,31 @@ def save_config():
     body = json_body()
     path = configs.save(house.home, body.get("name"), body.get("settings"))
     return {"saved": str(path)}
+
+
+@routes.delete("/api/config")
+def forget_config():
+    """Delete saved settings."""
+    name = request.args.get("name")
+    configs.remove(house.home, name)
+    return {"removed": name}
+
+
+@routes.get("/api/configs")
+def list_configs():
+    """The names of saved settings, newest first."""
+    return {"configs": configs.names(house.home)}
+
+
+@routes.get("/api/recipes")
+def list_recipes():
+    """Recipes for a number of images, and what is wrong with files of the user's own."""
+    found, problems = house.server.offload(recipes.load, house.home)
+    images = whole_number("images", 0)
+    return {
+        "recipes": [recipe.as_dict(images) for recipe in found],
+        "problems": [problem.as_dict() for problem in problems],
+    }
 
 
 @routes.get("/api/models")
@@ -719,7 +758,8 @@ def check():
     """What would go wrong, what would run, and how many steps."""
     body = json_body()
     given = settings_of(body, body.get("project"))
-    return house.server.offload(commands.check, house.home, house.trainer(), given).as_dict()
+    own = house._get_current_object()  # in the thread that does it there is no request
+    return house.server.offload(lambda: checks.check(own.place(), given)).as_dict()
 
 
 @routes.post("/api/projects/<name>/train")
@@ -727,7 +767,8 @@ def train(name: str):
     """Queue a training run with the posted settings."""
     project = open_project(name)
     given = settings_of(json_body(), project.name)
-    plan = house.server.offload(plan_run, project, house.trainer(), given, house.inspections)
+    own = house._get_current_object()
+    plan = house.server.offload(plan_run, project, own, given)
     job = house.jobs.submit(plan)
     with suppress(OSError, UserError):
         configs.save(house.home, None, plan.settings)
@@ -735,13 +776,12 @@ def train(name: str):
     return describe_job(job), 202
 
 
-def plan_run(
-    project: Project, trainer: musubi.Trainer, given: object, inspections: looks.Inspections
-) -> Plan:
+def plan_run(project: Project, own: House, given: object) -> Plan:
     """The job of a run; when all else is in order, its images are looked at to their end first."""
-    if looks.missing(project) and not commands.check(project.home, trainer, given).errors:
-        inspections.finish(project)
-    return commands.plan_training(project.home, trainer, given)
+    place = own.place()
+    if looks.missing(project) and not checks.check(place, given).errors:
+        own.inspections.finish(project)
+    return checks.plan_training(place, given)
 
 
 @routes.get("/api/jobs")
@@ -981,6 +1021,27 @@ def describe_bucket(facts, area: tuple[int, int] | None) -> dict | None:
     return {"width": bucket[0], "height": bucket[1], "kept": kept, "scale": round(crop.scale, 3)}
 
 
+def describe_profiles(trainer: musubi.Trainer) -> list[dict]:
+    """The VRAM profiles with their flags, as far as this Musubi has them."""
+    table = house.tables.get(trainer)
+    return [
+        {"id": one.id, "label": one.label, "flags": checks.profile_line(table, one.id)}
+        for one in presets.PROFILES
+    ]
+
+
+def suggested_profile(gpus: list[dict]) -> dict | None:
+    """The VRAM profile to begin with on the card a run would use, None without one."""
+    card = resources.chosen_card(gpus)
+    if card is None:
+        return None
+    return {
+        "vram_profile": presets.for_vram(card["total"]).id,
+        "gpu": card["name"],
+        "vram": card["total"],
+    }
+
+
 def describe_file(project: Project, path: Path) -> dict:
     """One output file with its download address."""
     info = path.stat()
@@ -1041,7 +1102,7 @@ def compressed(response: Response) -> Response:
         and "gzip" in request.headers.get("Accept-Encoding", "")
         and len(response.get_data()) > 1000
     ):
-        response.set_data(gzip.compress(response.get_data(), 3))
+        response.set_data(gzip.compress(response.get_data(), 6))
         response.headers["Content-Encoding"] = "gzip"
         response.headers.add("Vary", "Accept-Encoding")
     return response

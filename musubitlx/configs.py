@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from musubitlx import settings
 from musubitlx.errors import Invalid, NotFound
-from musubitlx.home import Home, checked_name, write_text
+from musubitlx.home import Home, checked_name, name_problem, write_text
 
 LAST = "last_config"
 DRAFT = "draft-"
-RESERVED = {"models"}  # configs/models.yaml is not settings
+RESERVED = {"models", "imports"}  # configs/models.yaml and imports.yaml are not settings
 MAX_BYTES = 200_000
 
 
@@ -63,3 +64,24 @@ def load(home: Home, name: str | None) -> tuple[settings.Settings, list[Invalid]
     if not isinstance(given, dict):
         raise Invalid(f"{path.name} holds no settings: it must be lines of `name: value`.")
     return settings.read(given)
+
+
+def names(home: Home) -> list[dict]:
+    """The saved settings people gave a name, newest first: {name, modified}; the last ones and
+    the drafts are not among them."""
+    found = []
+    for path in home.configs.glob("*.yaml"):
+        taken = path.stem.casefold() in RESERVED | {LAST}
+        if not taken and name_problem(path.stem) is None:
+            with suppress(OSError):
+                found.append({"name": path.stem, "modified": path.stat().st_mtime})
+    return sorted(found, key=lambda one: one["modified"], reverse=True)
+
+
+def remove(home: Home, name: str | None) -> None:
+    """Delete saved settings; NotFound if there are none of that name."""
+    path = path_of(home, name)
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        raise NotFound(f"There is no saved configuration {path.name} (any more).") from None

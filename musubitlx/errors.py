@@ -72,6 +72,20 @@ class Advice(UserError):
         return {**super().as_dict(), "points": self.points}
 
 
+class Offer(UserError):
+    """A warning with a way out: `settings`, by name, put it right; `label` is on the button."""
+
+    def __init__(
+        self, message: str, *, label: str, settings: dict, field: str | None = None, hint=None
+    ):
+        super().__init__(message, field=field, hint=hint)
+        self.label, self.settings = label, settings
+
+    def as_dict(self) -> dict:
+        """The common shape, and the way out under `fix`."""
+        return {**super().as_dict(), "fix": {"label": self.label, "settings": self.settings}}
+
+
 class DiskFull(UserError):
     """The disk has no room for what was asked."""
 

@@ -58,7 +58,9 @@ class Stage:
     """One program of a job. It has succeeded when it ended with 0 and its `outputs` are there.
 
     `outputs` are absolute paths of safetensors or other files the stage must
-    have written anew; `env` is added to the runner's environment.
+    have written anew; `env` is added to the runner's environment. `caches` says what
+    the files of a caching stage are made from (see `caches.py`): those that still fit
+    are kept, and when all do the stage is skipped.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Stage:
     cwd: str
     env: dict[str, str] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
+    caches: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -84,6 +87,7 @@ class Plan:
     inputs: list[str] = field(default_factory=list)  # paths that must be there as it starts
     results: list[str] = field(default_factory=list)  # paths shown when it has succeeded
     practice: bool = False
+    load: dict | None = None  # what the run asks of the card, see `measured.Load`
 
 
 class Job:

@@ -5,6 +5,7 @@ Everything here reads headers only: milliseconds, whatever the size of the file.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from musubitlx.errors import Invalid, NotFound
 from musubitlx.home import Home, is_storable, write_text
-from musubitlx.tensors import Problem, Tensors, read_header
+from musubitlx.tensors import MAX_HEADER_BYTES, Problem, Tensors, read_header
 
 HUB = "https://huggingface.co"
 
@@ -315,6 +316,25 @@ def parts(path: Path) -> list[Path]:
     stem, count = match[1], int(match[3])
     names = (f"{stem}{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1))
     return [path.with_name(name) for name in names]
+
+
+def fingerprint(path: Path) -> str | None:
+    """What tells a model file from another one, wherever it lies: length, time and header.
+
+    None for a file that is not there or can't be read. Hashing all of 17 GB would
+    take minutes; another model of the same make differs in time and mostly in length.
+    """
+    digest = hashlib.sha256()
+    for part in parts(path):
+        try:
+            facts = part.stat()
+            with part.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = file.read(min(length, MAX_HEADER_BYTES))
+        except OSError:
+            return None
+        digest.update(f"{facts.st_size} {facts.st_mtime_ns} ".encode() + header)
+    return digest.hexdigest()[:32]
 
 
 def inspect(path: Path, kind: str | None = None) -> Problem | None:

@@ -107,6 +107,7 @@ def _version(folder: Path) -> str | None:
 # -- what its interpreter has ----------------------------------------------------------------------
 
 PACKAGES = ("torch", "accelerate", "diffusers", "transformers", "safetensors")  # heavy or first
+OPTIONAL = ("bitsandbytes", "xformers", "flash_attn", "tensorboard", "wandb")  # some settings' need
 PACKAGES_S = 30.0  # so long an answer holds; asking starts an interpreter, some 50 ms
 
 
@@ -115,7 +116,14 @@ def missing_packages(trainer: Trainer) -> list[str] | None:
 
     None when the interpreter itself can't be started. Remembered for half a minute.
     """
-    return _missing(trainer.python, str(trainer.source), int(time.monotonic() / PACKAGES_S))
+    missing = _missing(trainer.python, str(trainer.source), int(time.monotonic() / PACKAGES_S))
+    return None if missing is None else [name for name in missing if name in PACKAGES]
+
+
+def lacks(trainer: Trainer, package: str) -> bool:
+    """Whether the interpreter is known not to have a package of PACKAGES or OPTIONAL."""
+    now = int(time.monotonic() / PACKAGES_S)
+    return package in (_missing(trainer.python, str(trainer.source), now) or ())
 
 
 @lru_cache(maxsize=8)
@@ -123,7 +131,7 @@ def _missing(python: str, source: str, _now: int) -> list[str] | None:
     ask = "import sys, importlib.util as u; print(*[n for n in sys.argv[1:] if not u.find_spec(n)])"
     try:
         answer = subprocess.run(
-            [python, "-c", ask, *PACKAGES],
+            [python, "-c", ask, *PACKAGES, *OPTIONAL],
             env={**os.environ, "PYTHONPATH": source},
             stdin=subprocess.DEVNULL,
             capture_output=True,

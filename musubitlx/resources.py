@@ -6,6 +6,7 @@ power in watts.
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -115,8 +116,9 @@ class Nvidia:
     def gpus(self) -> tuple[list[dict], str | None]:
         """Return the cards, and in a sentence why figures are missing (None if none are).
 
-        A card: {index, name, used, total, percent, temperature, power}; the last two
-        None where the card does not tell. Index is the driver's, which
+        A card: {index, name, used, total, percent, temperature, power, processes};
+        temperature and power None where the card does not tell, processes those that hold
+        its memory as {pid, name, used}, the largest first. Index is the driver's, which
         CUDA_VISIBLE_DEVICES does not change. Raises nothing.
         """
         with self._lock:
@@ -177,7 +179,22 @@ def read_card(nvml, index: int) -> dict | None:
         "percent": percent(used, total),
         "temperature": ask(nvml, lambda: nvml.nvmlDeviceGetTemperature(handle, 0)),
         "power": None if milliwatts is None else round(milliwatts / 1000),
+        "processes": holders(nvml, handle),
     }
+
+
+def holders(nvml, handle) -> list[dict]:
+    """Who holds a card's memory; empty where the driver does not tell (in containers, on WSL)."""
+    import psutil
+
+    found = []
+    for one in ask(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []:
+        name = "a program"
+        with suppress(psutil.Error):
+            name = psutil.Process(one.pid).name()
+        used = one.usedGpuMemory  # None on Windows
+        found.append({"pid": one.pid, "name": name, "used": used and int(used)})
+    return sorted(found, key=lambda row: row["used"] or 0, reverse=True)
 
 
 def read_memory(nvml, handle):
@@ -225,6 +242,13 @@ def gpus() -> tuple[list[dict], str | None]:
     A driver that hangs holds this call as long: handlers ask a Poller instead.
     """
     return _nvidia.gpus()
+
+
+def chosen_card(cards: list[dict]) -> dict | None:
+    """The card a run uses: the first that CUDA_VISIBLE_DEVICES names, else the first of all."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    index = int(first) if first.isdecimal() else 0
+    return next((card for card in cards if card["index"] == index), None)
 
 
 # -- disk -----------------------------------------------------------------------------------------

@@ -20,13 +20,25 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from musubitlx import __version__, births, diagnose, jobs, processes, resources, tensors
+from musubitlx import (
+    __version__,
+    births,
+    caches,
+    diagnose,
+    jobs,
+    measured,
+    metrics,
+    processes,
+    resources,
+    tensors,
+)
 from musubitlx.bell import Ringer
 from musubitlx.home import Home, stamp_of, write_json, write_text
 from musubitlx.jobs import FAILED, HOST, INTERRUPTED, RUNNING, STOPPED, SUCCEEDED, Job, Jobs, Stage
 from musubitlx.lease import Lease
 from musubitlx.logs import Fold, read_tail
 from musubitlx.progress import Progress
+from musubitlx.projects import Project
 
 LOOK_S = 0.1  # how often a stop request is looked for
 STATUS_S = 0.2  # how often the status is written at most
@@ -214,7 +226,16 @@ class Execution:
             self._last_words(end)
         if self.log:
             self.log.close()
+        self._note_figures()
         self._ringer.ring()
+
+    def _note_figures(self) -> None:
+        """Keep what the run took, for the estimates of later ones; a stopped run tells it too."""
+        load = self.job.record.get("load")
+        if isinstance(load, dict):
+            columns = metrics.read_columns(self.job.folder / "metrics.jsonl")
+            card = resources.chosen_card(self._poller.snapshot()["gpus"])
+            measured.note(self.home, load, card["name"] if card else None, columns)
 
     def _last_words(self, end: End) -> None:
         """The end of the log, as users know it."""
@@ -249,11 +270,37 @@ class Execution:
             "title": stage.title,
         }
         self.status["progress"] = {}
-        self.log.line()
-        self.log.line(f"=== Stage {index} of {count}: {stage.title} ===")
-        self.log.line("$ " + shlex.join(stage.argv))
         self._check_requests()
-        before = {path: stamp_of(Path(path)) for path in stage.outputs}
+        self.log.line()
+        if stage.caches:
+            self._run_caching(stage, f"Stage {index} of {count}: {stage.title}")
+        else:
+            self.log.line(f"=== Stage {index} of {count}: {stage.title} ===")
+            self._run_to_outputs(stage, stage.outputs)
+
+    def _run_caching(self, stage: Stage, title: str) -> None:
+        """Run a caching stage for what has changed; skip it when nothing has.
+
+        What was finished before a stop or a failure is kept, too.
+        """
+        project = Project(self.home, self.job.project)
+        found = caches.compare(project, stage.caches)
+        caches.clear(project, found)
+        if not found.stale:
+            self.log.line(f"{title} - skipped: {found.sentence}.")
+            return
+        self.log.line(f"=== {title} ===")
+        self.log.line(found.sentence[0].upper() + found.sentence[1:] + ".")
+        images = caches.stamps(project, stage.caches)
+        try:
+            self._run_to_outputs(stage, [str(project.path / name) for name in found.stale])
+        finally:
+            caches.record(project, stage.caches, found.stale, images)
+
+    def _run_to_outputs(self, stage: Stage, outputs: list[str]) -> None:
+        """Run the program of a stage; raises End unless it has written these files."""
+        self.log.line("$ " + shlex.join(stage.argv))
+        before = {path: stamp_of(Path(path)) for path in outputs}
         self._run_program(stage)
         self._check_outputs(stage, before)
 
@@ -298,9 +345,9 @@ class Execution:
 
     def _check_outputs(self, stage: Stage, before: dict) -> None:
         """Exit code 0 is not success by itself: the files must be there, new and whole."""
-        missing = [path for path in stage.outputs if stamp_of(Path(path)) in (None, before[path])]
+        missing = [path for path, old in before.items() if stamp_of(Path(path)) in (None, old)]
         if missing:
-            number = f"{len(missing)} of {len(stage.outputs)} files"
+            number = f"{len(missing)} of {len(before)} files"
             raise End(
                 FAILED,
                 f"{stage.title} ended without an error, but did not write {number} "
@@ -308,7 +355,7 @@ class Execution:
                 hint="The log says what it did instead: often no image or caption was found.",
                 exit_code=0,
             )
-        for path in stage.outputs:
+        for path in before:
             problem, _ = tensors.read_header(Path(path))
             if problem:
                 raise End(
