@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +59,19 @@ class Assets:
         return path
 
 
+# A comment that has its lines to itself. Lines stay where they are, for whoever debugs in a browser.
+COMMENT = re.compile(rb"(?m)^[ \t]*(?:/\*(?:[^*]|\*(?!/))*\*/|//[^\n]*)[ \t]*$")
+
+
+def without_comments(text: bytes) -> bytes:
+    """Script or style sheet without comments of whole lines, which make a seventh of the page."""
+    return COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), text)
+
+
 def _read(path: Path) -> Asset:
     plain = path.read_bytes()
+    if path.suffix in (".js", ".css"):
+        plain = without_comments(plain)
     packed = gzip.compress(plain, 9, mtime=0)
     return Asset(
         tag=hashlib.sha256(plain).hexdigest()[:16],

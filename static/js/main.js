@@ -4,6 +4,7 @@ import "./theme.js";
 import { get } from "./api.js";
 import { complain } from "./dialogs.js";
 import { find, say } from "./dom.js";
+import { setCard } from "./estimate.js";
 import { startHealth } from "./health.js";
 import { startImages, takeNews } from "./images.js";
 import { addLog, drawConnection, setBar, startLog, turnTo } from "./log.js";
@@ -13,7 +14,7 @@ import { project, readProject } from "./project.js";
 import { drawResources } from "./resources.js";
 import { busy, followLog, followedJob, startRun, takeJob, takeJobs } from "./run.js";
 import { addSamples, showSamples, startSamples } from "./samples.js";
-import { startSettings, wireSettings } from "./settings.js";
+import { startSettings, suggestProfile, wireSettings } from "./settings.js";
 import { drawButton, startStart } from "./start.js";
 import { drawReached, drawStatus, drawStatusMemory } from "./status.js";
 import { Stream } from "./stream.js";
@@ -120,10 +121,14 @@ async function start() {
   try {
     const [state, jobs] = await Promise.all([get("/api/state"), get("/api/jobs")]);
     about(state);
+    setCard(state.suggested);
     startModels(state.models);
     takeJobs(jobs);
     drawJob();
     await startSettings(state.projects, firstFolder(state));
+    suggestProfile(state.suggested);
+    const { startRecipes } = await import("./recipes.js");
+    await startRecipes();
   } catch (error) {
     complain(error);
     reveal();

@@ -7,6 +7,7 @@ import { get, put } from "./api.js";
 import { complain, toast } from "./dialogs.js";
 import { copyText, debounced, el, find, findAll, say } from "./dom.js";
 import { count } from "./format.js";
+import { STRENGTH, drawStrength } from "./strength.js";
 import { openProject, project, readProject, useWords } from "./project.js";
 
 const DRAFT_MS = 700;
@@ -44,9 +45,11 @@ function fill(settings) {
     const control = controls.get(name);
     if (!control || name === "advanced_flags" || name === "output_dir") continue;
     if (control.type === "checkbox") control.checked = Boolean(value);
-    else control.value = shown(value);
+    else setValue(control, shown(value));
   }
-  if ("advanced_flags" in settings) {
+  if (!("advanced_flags" in settings)) {
+    if (flagsFollow) flags.value = profileFlags();
+  } else {
     flagsFollow =
       settings.advanced_flags === null || squeezed(settings.advanced_flags) === squeezed(profileFlags());
     flags.value = flagsFollow ? profileFlags() : settings.advanced_flags;
@@ -54,6 +57,21 @@ function fill(settings) {
   knownProfileFlags = profileFlags();
   drawFlags();
   drawFinalFile();
+  drawStrength(values());
+}
+
+/** A choice that is not offered (yet) is added, so that it is not lost. */
+function setValue(control, text) {
+  const missing = control.options && ![...control.options].some((option) => option.value === text);
+  if (missing) control.append(new Option(text, text));
+  control.value = text;
+}
+
+/** Put values into the form as if they had been typed: a recipe's, or the way out of a warning. */
+export function apply(settings) {
+  for (const name of Object.keys(settings)) typed.add(name);
+  fill(settings);
+  formChanged();
 }
 
 /** A number as one types it: 0.00005 as 5e-5. */
@@ -220,6 +238,7 @@ async function loadDraft(folder) {
     const draft = await get(`/api/config?name=${encodeURIComponent(draftName(folder))}`);
     const late = Object.entries(draft.settings).filter(([name]) => !typed.has(name));
     if (folder === field.value.trim()) fill(Object.fromEntries(late));
+    chosen = true;
   } catch (error) {
     if (error.status === 0) complain(error); // no draft: what stands in the form stays
   }
@@ -237,6 +256,7 @@ function leave() {
   });
 }
 
+let chosen = false; // the form holds what somebody chose: nothing is suggested any more
 let unsaved = false;
 let opening = 0; // folders being opened: the form is not yet theirs, and not kept
 const typed = new Set(); // fields changed since the folder was opened: a draft that comes late leaves them
@@ -253,19 +273,20 @@ async function saveConfig() {
   }
 }
 
-async function loadConfig() {
+/** Load saved settings, the last ones without a name, into the form; nothing is started. */
+export async function loadConfig(name = "") {
   try {
-    const { settings, problems } = await get("/api/config");
+    const query = name ? `?name=${encodeURIComponent(name)}` : "";
+    const { settings, problems } = await get(`/api/config${query}`);
     if (settings.output_dir && settings.output_dir !== project.name) await switchFolder(settings.output_dir);
     fill(settings);
     followedName = project.name;
     formChanged();
-    showErrors(problems ?? [], { all: true });
-    toast(
-      problems?.length
-        ? `Loaded; ${count(problems.length, "value")} could not be used.`
-        : "The last configuration is loaded.",
-    );
+    showErrors(problems, { all: true });
+    const loaded = name ? `“${name}” is loaded` : "The last configuration is loaded";
+    const odd = problems.map((problem) => problem.error).join(" ");
+    if (odd) complain({ message: `${loaded}, except for: ${odd}` });
+    else toast(`${loaded}.`);
   } catch (error) {
     complain(error);
   }
@@ -315,7 +336,9 @@ export function drawCommands(stages) {
   find("[data-preview-empty]").hidden = stages.length > 0;
   const list = find("[data-commands]");
   const same = list.childElementCount === stages.length;
-  if (same && stages.every((stage, i) => find("pre", list.children[i]).textContent === stage.command)) return;
+  const key = (stage, row) => find("pre", row).textContent === stage.command &&
+    (find("p", row)?.textContent ?? "") === (stage.note ? noteOf(stage) : "");
+  if (same && stages.every((stage, i) => key(stage, list.children[i]))) return;
   list.replaceChildren(...stages.map(commandRow));
 }
 
@@ -333,8 +356,13 @@ function commandRow(stage, index) {
   });
   const title = el("h3", { className: "small", textContent: `${index + 1}. ${stage.title ?? stage.name}` });
   const head = el("div", { className: "command-head" }, title, copy);
-  return el("li", { className: "command" }, head, el("pre", { tabIndex: 0 }, ...optionsOf(stage.command)));
+  const note = stage.note && el("p", { className: "small quiet", textContent: noteOf(stage) });
+  const command = el("pre", { tabIndex: 0 }, ...optionsOf(stage.command));
+  return el("li", { className: "command", data: { skipped: stage.skipped } }, head, note, command);
 }
+
+const noteOf = ({ skipped, note }) =>
+  `${skipped ? "Skipped: " : ""}${skipped ? note : note[0].toUpperCase() + note.slice(1)}.`;
 
 /** A command in pieces that stay together where lines break: each option with its value. */
 function optionsOf(command) {
@@ -359,6 +387,7 @@ function changed(event) {
   const { name } = event.target;
   if (!controls.has(name)) return;
   typed.add(name);
+  if (STRENGTH.includes(name)) drawStrength(values());
   if (name === "vram_profile") profileChanged();
   if (name === "advanced_flags") flagsChanged();
   if (name === "output_name") drawFinalFile();
@@ -391,7 +420,10 @@ function watchForm() {
     flags.focus();
   });
   find("[data-save-config]").addEventListener("click", saveConfig);
-  find("[data-load-config]").addEventListener("click", loadConfig);
+  find("[data-more-configs]").addEventListener("click", () =>
+    import("./configs.js").then(({ openConfigs }) => openConfigs()).catch(complain),
+  );
+  find("[data-load-config]").addEventListener("click", () => loadConfig());
   find("[data-open-folder]").addEventListener("change", async (event) => {
     const name = event.target.value;
     event.target.value = "";
@@ -421,6 +453,15 @@ function differs(control) {
   if (control === flags) return false;
   if (control.type === "checkbox") return control.checked !== control.defaultChecked;
   return "defaultValue" in control && control.value !== control.defaultValue;
+}
+
+/** Begin with the profile of the card that was found, where nobody has chosen one; as in /api/state. */
+export function suggestProfile(suggested) {
+  if (!suggested || chosen || typed.has("vram_profile")) return;
+  const { vram_profile } = suggested;
+  if (profile.value === vram_profile) return;
+  fill({ vram_profile });
+  document.dispatchEvent(new CustomEvent("settings:changed"));
 }
 
 /** Open the first folder: what was typed meanwhile, else `name`, else the default; `projects` as in /api/state. */

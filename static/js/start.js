@@ -2,10 +2,11 @@
 
 import { at, post } from "./api.js";
 import { debounced, el, find, findAll, icon, say } from "./dom.js";
+import { drawEstimate } from "./estimate.js";
 import { count } from "./format.js";
 import { settleCaptions } from "./images.js";
 import { project } from "./project.js";
-import { drawCommands, goTo, showErrors, touchAll, values } from "./settings.js";
+import { apply, drawCommands, goTo, showErrors, touchAll, values } from "./settings.js";
 
 const CHECK_MS = 300;
 
@@ -39,23 +40,8 @@ function draw({ errors, warnings, stages, estimate }) {
   document.dispatchEvent(new CustomEvent("checked", { detail: { warnings: warnings ?? [] } }));
   showErrors(errors);
   drawCommands(stages ?? []);
-  drawSum(estimate);
+  drawEstimate(estimate, stages ?? []);
   drawProblems(errors, warnings ?? []);
-}
-
-function drawSum(estimate) {
-  const sum = find("[data-sum]", section);
-  if (!estimate?.steps) {
-    const missing = project.data?.images.length ? "the settings are in order" : "there are images";
-    sum.replaceChildren(`Steps show here once ${missing}.`);
-    return;
-  }
-  const { steps, steps_per_epoch, looks_per_image } = estimate;
-  sum.replaceChildren(
-    el("strong", { textContent: count(steps, "step") }),
-    ` · ${steps_per_epoch.toLocaleString("en")} per epoch`,
-    ` · each image is looked at ${count(looks_per_image, "time")}`,
-  );
 }
 
 function drawProblems(errors, warnings) {
@@ -74,7 +60,7 @@ function drawProblems(errors, warnings) {
   find("[data-problems-list]", section).replaceChildren(...rows);
 }
 
-function problemRow({ error, field, hint }, tone, mark) {
+function problemRow({ error, field, hint, fix }, tone, mark) {
   const short = hint && !hint.includes("://"); // a long way to go is told where it begins
   const text = short ? `${error} ${hint}` : error;
   const known = field && (placeOf(field) || find(`[data-field="${CSS.escape(field)}"]`));
@@ -82,7 +68,13 @@ function problemRow({ error, field, hint }, tone, mark) {
     ? el("button", { type: "button", className: "link-button", textContent: text })
     : el("span", { textContent: text });
   if (known) body.addEventListener("click", () => lead(field));
-  return el("li", { className: "problem", data: { tone } }, icon(mark), body);
+  return el("li", { className: "problem", data: { tone } }, icon(mark), body, fix ? fixButton(fix) : null);
+}
+
+function fixButton({ label, settings }) {
+  const button = el("button", { type: "button", className: "button button-small", textContent: label });
+  button.addEventListener("click", () => apply(settings));
+  return button;
 }
 
 /** Where on the page something other than a setting is mended, or null. */
