@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from musubitlx import buckets, estimate, health, looks, models, musubi, presets
+from musubitlx import buckets, estimate, health, looks, models, musubi, presets, prompts
 from musubitlx.errors import Advice, Invalid, ManyInvalid, UserError
 from musubitlx.home import Home
 from musubitlx.jobs import Plan, Stage
@@ -42,8 +42,6 @@ REFUSED = {
     "--flash3": "it does not work for Qwen-Image",
     "--show_timesteps": "it shows a diagram and trains nothing",
 }
-
-SAMPLE_DEFAULTS = {"w": "256", "h": "256", "f": "1", "s": "20", "l": "4.0", "fs": "2.2"}
 
 
 @dataclass
@@ -254,7 +252,10 @@ def _bad_flags(what: str) -> Invalid:
 def _check_samples(settings: Settings, found: Check) -> None:
     if not settings["samples_enabled"]:
         return
-    if not sample_lines(settings):
+    read = _sample_prompts(settings)
+    found.errors += read.errors
+    found.warnings += read.warnings
+    if not read.lines and not read.errors:
         found.errors.append(
             Invalid(
                 "Samples are switched on, and there is no prompt to draw.",
@@ -429,23 +430,13 @@ def _sampling(folder: Path, settings: Settings) -> list:
 
 
 def sample_lines(settings: Settings) -> list[str]:
-    """The lines of sample_prompts.txt: trigger filled in, every default written out.
-
-    Without a seed Musubi draws a new one each time, so the training seed is
-    given; without a flow shift it takes 14.5, so 2.2 is given.
-    """
-    given = settings["sample_prompt_text"].replace("{{trigger}}", settings["trigger_word"])
-    lines = (" ".join(line.split()) for line in given.splitlines())
-    defaults = {**SAMPLE_DEFAULTS, "d": str(settings["seed"])}
-    return [_complete(line, defaults) for line in lines if line and not line.startswith("#")]
+    """The lines of sample_prompts.txt, see `prompts.read`."""
+    return _sample_prompts(settings).lines
 
 
-def _complete(line: str, defaults: dict[str, str]) -> str:
-    """One prompt line with the options it leaves out."""
-    parts = [part.partition(" ") for part in line.split(" --")[1:]]
-    said = {name.lower() for name, _, value in parts if value}
-    missing = "".join(f" --{name} {value}" for name, value in defaults.items() if name not in said)
-    return line + missing
+def _sample_prompts(settings: Settings) -> prompts.Prompts:
+    text, trigger = settings["sample_prompt_text"], settings["trigger_word"]
+    return prompts.read(text, trigger=trigger, seed=settings["seed"])
 
 
 def plain(number: float) -> str:
