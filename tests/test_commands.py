@@ -11,7 +11,7 @@ import pytest
 import toml
 from hypothesis import given
 from hypothesis import strategies as st
-from inputs import AREAS, VALID, patient
+from inputs import VALID, patient
 from support import model_files, picture
 
 from musubitlx import commands, estimate, musubi, presets
@@ -315,20 +315,6 @@ def prompt_lines(text: str, **more) -> list[str]:
     return commands.sample_lines(asked(sample_prompt_text=text, seed=7, **more))
 
 
-SCRAPS = [
-    " ",
-    "\n",
-    "\r",
-    "\u2028",
-    "--w",
-    " --fs",
-    " --d 5",
-    " --D",
-    "512",
-    "a",
-    "#",
-    "{{trigger}}",
-]
 REST = " --w 256 --h 256 --f 1 --s 20 --l 4.0 --fs 2.2 --d 7"
 
 
@@ -337,28 +323,12 @@ def test_a_sample_line_has_its_trigger_and_every_default():
     assert prompt_lines("plain") == ["plain" + REST]
 
 
-def test_what_a_sample_line_says_itself_is_kept():
-    line = "x --w 512 --H 768 --s 4 --d 1 --l 1.5 --fs 3 --f 2 --n blurry, bad"
-    assert prompt_lines(line) == [line]
-    assert prompt_lines("x --w --d") == ["x --w --d" + REST]
-    assert prompt_lines("x --w 512") == ["x --w 512" + REST.replace(" --w 256", "")]
-
-
-def test_comments_and_empty_lines_are_dropped_and_blanks_put_right():
-    text = "# a comment\n\n  # another\n  one   two \t three\n \r\nlast"
-    assert prompt_lines(text) == ["one two three" + REST, "last" + REST]
-
-
-@patient
-@given(AREAS | st.lists(st.sampled_from(SCRAPS), max_size=12).map("".join))
-def test_every_sample_prompt_is_one_line_as_musubi_reads_them(text):
-    lines = prompt_lines(text)
-    written = "".join(line + "\n" for line in lines)
-    read = [line.strip() for line in written.split("\n") if line.strip() and line[0] != "#"]
-    assert read == lines
-    for line in lines:
-        said = [part.partition(" ")[::2] for part in line.split(" --")[1:]]
-        assert {name.lower() for name, value in said if value} >= {*commands.SAMPLE_DEFAULTS, "d"}
+def test_what_is_wrong_with_a_prompt_keeps_a_run_from_starting(home, practice, project):
+    settings = asked(samples_enabled=True, sample_prompt_text="x --steps 5\ny --w 500")
+    found = check(home, practice, settings)
+    assert fields(found) == ["sample_prompt_text"]
+    assert "sample_prompt_text" in [warning.field for warning in found.warnings]
+    assert check(home, practice, {**settings, "samples_enabled": False}).errors == []
 
 
 def test_the_prompt_file_is_written_with_the_run_only_when_samples_are_on(home, practice, project):

@@ -46,7 +46,7 @@ LAYERS = (
         "musubitlx.progress",
     ),
     ("musubitlx.home", "musubitlx.lease", "musubitlx.logs", "musubitlx.options"),
-    ("musubitlx.presets", "musubitlx.tensors", "musubitlx.buckets"),
+    ("musubitlx.presets", "musubitlx.prompts", "musubitlx.tensors", "musubitlx.buckets"),
     ("musubitlx.errors",),
     ("musubitlx",),
 )

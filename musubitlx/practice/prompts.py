@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import toml
 
-NUMBER, DECIMAL, TEXT = r"\d+", r"\d+\.?\d*|\.\d+", r".+"
-# flag -> (key in a TOML or JSON file, what is read of the value, type)
+NUMBER, DECIMAL, TEXT = r"\d+", r"[\d\.]+", r".+"
+# flag -> (key in a TOML or JSON file, what is read of the value, how)
 FLAGS = {
     "w": ("width", NUMBER, int),
     "h": ("height", NUMBER, int),
     "f": ("frame_count", NUMBER, int),
     "d": ("seed", NUMBER, int),
-    "s": ("sample_steps", NUMBER, int),
+    "s": ("sample_steps", NUMBER, lambda value: max(1, min(1000, int(value)))),
     "g": ("guidance_scale", DECIMAL, float),
     "fs": ("discrete_flow_shift", DECIMAL, float),
     "l": ("cfg_scale", DECIMAL, float),
     "n": ("negative_prompt", TEXT, str),
+    "i": ("image_path", TEXT, str.strip),
+    "ei": ("end_image_path", TEXT, str.strip),
+    "cn": ("control_video_path", TEXT, str.strip),
+    "ci": ("control_image_path", TEXT, str.strip),  # may be said several times
+    "of": ("one_frame", TEXT, str.strip),
 }
 
 
@@ -73,17 +79,27 @@ def parse_line(line: str) -> dict:
     """Split `text --w 512 --d 42` into what its flags say; unknown flags are dropped.
 
     As in Musubi the text itself is matched against the flags too: a prompt that
-    begins with `n ` sets the negative prompt.
+    begins with `n ` sets the negative prompt. A number that is none is dropped.
     """
     pieces = line.split(" --")
     values: dict = {"prompt": pieces[0]}
     for piece in pieces:
         for flag, (key, pattern, kind) in FLAGS.items():
-            match = re.match(f"{flag} ({pattern})", piece, re.IGNORECASE)
-            if match:
-                values[key] = kind(match.group(1))
+            if match := re.match(f"{flag} ({pattern})", piece, re.IGNORECASE):
+                _put(values, key, kind, match[1])
                 break
     return values
+
+
+def _put(values: dict, key: str, kind: Callable, text: str) -> None:
+    try:
+        value = kind(text)
+    except ValueError:  # 1.2.3, or more digits than Python takes
+        return
+    if key == "control_image_path":
+        values.setdefault(key, []).append(value)
+    else:
+        values[key] = value
 
 
 def _read(path: str) -> str:
