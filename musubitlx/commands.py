@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from musubitlx import buckets, estimate, health, looks, models, musubi, presets
+from musubitlx import buckets, estimate, flags, health, looks, models, musubi, options, presets
 from musubitlx.errors import Advice, Invalid, ManyInvalid, UserError
+from musubitlx.flagrules import ATTENTION
 from musubitlx.home import Home
 from musubitlx.jobs import Plan, Stage
 from musubitlx.musubi import Trainer
@@ -25,23 +27,6 @@ from musubitlx.settings import read as read_settings
 
 QUEUE = "gpu0"
 MODEL_VERSION = "original"
-
-# What the form gives: an advanced flag must not say it a second time.
-TAKEN = frozenset(
-    [
-        *("--dataset_config", "--config_file", "--model_version", "--edit", "--edit_plus"),
-        *("--dit", "--vae", "--text_encoder", "--output_dir", "--output_name", "--seed"),
-        *("--max_train_epochs", "--max_train_steps", "--learning_rate", "--optimizer_type"),
-        *("--network_dim", "--network_alpha", "--sample_prompts", "--sample_at_first"),
-        *("--sample_every_n_epochs", "--sample_every_n_steps"),
-    ]
-)
-ATTENTION = ("--sdpa", "--flash_attn", "--xformers")  # Musubi takes the first of several
-REFUSED = {
-    "--sage_attn": "Musubi refuses it for training",
-    "--flash3": "it does not work for Qwen-Image",
-    "--show_timesteps": "it shows a diagram and trains nothing",
-}
 
 SAMPLE_DEFAULTS = {"w": "256", "h": "256", "f": "1", "s": "20", "l": "4.0", "fs": "2.2"}
 
@@ -86,7 +71,7 @@ def check(home: Home, trainer: Trainer, given: object) -> Check:
     found.errors += _python_errors(trainer)
     found.warnings += _image_warnings(readable, settings)
     paths = _model_paths(home, trainer, found)
-    flags = _flags(settings, found)
+    words = _flags(settings, project.path, found)
     _check_samples(settings, found)
     if (project.path / f"{settings['output_name']}.safetensors").exists():
         found.warnings.append(
@@ -101,7 +86,7 @@ def check(home: Home, trainer: Trainer, given: object) -> Check:
         found.estimate = estimate.steps(settings, sizes)
         found.warnings += _few_images(readable, settings, found.estimate)
     if not wrong:
-        found.plan = build(project, readable, settings, trainer, paths, flags)
+        found.plan = build(project, readable, settings, trainer, paths, words)
     return found
 
 
@@ -228,27 +213,15 @@ def _model_paths(home: Home, trainer: Trainer, found: Check) -> dict[str, str]:
     return paths
 
 
-def _flags(settings: Settings, found: Check) -> list[str]:
+def _flags(settings: Settings, folder: Path, found: Check) -> list[str]:
     """The advanced flags as arguments; what is wrong with them becomes an error."""
     line = settings["advanced_flags"]
     if line is None:
         line = presets.BY_ID[settings["vram_profile"]].flags
-    try:
-        words = musubi.check_flags(line, taken=TAKEN)
-        names = [word.split("=", 1)[0] for word in words]
-        for name in names:
-            if name in REFUSED:
-                raise _bad_flags(f"{name} can't be used, {REFUSED[name]}")
-        if len(backends := [name for name in ATTENTION if name in names]) > 1:
-            raise _bad_flags(f"{' and '.join(backends)} can't be used together, choose one")
-        return words
-    except Invalid as error:
-        found.errors.append(error)
-        return []
-
-
-def _bad_flags(what: str) -> Invalid:
-    return Invalid(f"Advanced trainer flags: {what}.", field="advanced_flags")
+    told = flags.read(line, options.recorded(), settings, folder)
+    found.errors += told.errors
+    found.warnings += told.warnings
+    return told.words
 
 
 def _check_samples(settings: Settings, found: Check) -> None:
@@ -282,7 +255,7 @@ def build(
     settings: Settings,
     trainer: Trainer,
     models_at: dict[str, str],
-    flags: list[str],
+    words: list[str],
 ) -> Plan:
     """The three stages with every argument, and the files that are written as they start."""
     name, folder = settings["output_name"], project.path
@@ -310,7 +283,7 @@ def build(
         stages=[
             _latents(trainer, config, images, models_at),
             _text_encoder(trainer, config, images, settings, models_at),
-            _training(trainer, config, folder, settings, models_at, flags),
+            _training(trainer, config, folder, settings, models_at, words),
         ],
         files=files,
         inputs=[str(image.path) for image in images],
@@ -387,7 +360,7 @@ def _fp8_text_encoder(settings: Settings) -> list[str]:
     return ["--fp8_vl"] if presets.BY_ID[settings["vram_profile"]].fp8_text_encoder else []
 
 
-def _training(trainer, config: Path, folder: Path, settings, models_at, flags: list[str]) -> Stage:
+def _training(trainer, config: Path, folder: Path, settings, models_at, words: list[str]) -> Stage:
     """Musubi's parser defaults are wrong for Qwen-Image in many places: all is said aloud."""
     arguments = [
         *("--dit", models_at["dit"], "--vae", models_at["vae"]),
@@ -402,18 +375,25 @@ def _training(trainer, config: Path, folder: Path, settings, models_at, flags: l
         *("--network_alpha", plain(settings["lora_dims"])),
         *("--seed", settings["seed"], "--mixed_precision", "bf16", "--save_precision", "bf16"),
         *("--timestep_sampling", "qwen_shift", "--weighting_scheme", "none"),
-        *("--max_data_loader_n_workers", 2, "--persistent_data_loader_workers"),
-        *_attention(flags),
-        *[flag for flag in _fp8_text_encoder(settings) if flag not in flags],
+        *_workers(words),
+        *_attention(words),
+        *[flag for flag in _fp8_text_encoder(settings) if flag not in words],
         *_sampling(folder, settings),
-        *flags,
+        *words,
     ]
     lora = folder / f"{settings['output_name']}.safetensors"
     return _stage(trainer, "train", "Training the LoRA", TRAIN, arguments, folder, [lora])
 
 
-def _attention(flags: list[str]) -> list[str]:
-    return [] if any(flag in ATTENTION for flag in flags) else ["--sdpa"]
+def _workers(words: list[str]) -> list:
+    """Two workers that stay; not when the flags ask for none, which can't stay (Musubi fails)."""
+    asked = " ".join(words).replace("=", " ")
+    none = re.search(r"--max_data_loader_n_workers 0+(\s|$)", asked)
+    return [] if none else ["--max_data_loader_n_workers", 2, "--persistent_data_loader_workers"]
+
+
+def _attention(words: list[str]) -> list[str]:
+    return [] if any(word in ATTENTION for word in words) else ["--sdpa"]
 
 
 def _sampling(folder: Path, settings: Settings) -> list:
