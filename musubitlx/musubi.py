@@ -1,24 +1,19 @@
-"""Finding Musubi Tuner, and checking a line of its options before anything is started."""
+"""Finding Musubi Tuner, and what its interpreter has."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import os
 import re
-import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NoReturn
 
 from musubitlx.errors import Invalid
 from musubitlx.home import PACKAGE_ROOT, Home
-from musubitlx.options import TRAIN, build_parser, load_table
+from musubitlx.options import TRAIN
 
 PRACTICE = PACKAGE_ROOT / "musubitlx" / "practice"
 
@@ -141,79 +136,3 @@ def _missing(python: str, source: str, _now: int) -> list[str] | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.split() if answer.returncode == 0 else None
-
-
-# -- the line of advanced flags -------------------------------------------------------------------
-
-
-class _Refused(Exception):
-    """What argparse would have ended the program with."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, **more):
-        super().__init__(**more, add_help=False)  # help would end the program
-
-    def error(self, message: str) -> NoReturn:
-        raise _Refused(message)
-
-
-def split_flags(line: str) -> list[str]:
-    """Split a line the way a shell would; Invalid when a quote is left open."""
-    try:
-        return shlex.split(line)
-    except ValueError as error:
-        raise _invalid(f"the line can't be read ({str(error).lower()})") from error
-
-
-def check_flags(line: str, *, taken: Iterable[str]) -> list[str]:
-    """Return the line as arguments of the training script, or raise Invalid with the reason.
-
-    Refused: what Musubi's own parser refuses, abbreviations (they may hit
-    another option in another version), and options in `taken`, which the
-    settings already give.
-    """
-    words = split_flags(line)
-    options = [option for option in load_table()[TRAIN]["options"] if option["action"] != "help"]
-    known = {name for option in options for name in option["option_strings"]}
-    for word in words:
-        name = word.split("=", 1)[0]
-        if name.startswith("--"):
-            _check_name(name, known, set(taken))
-    parser = build_parser(TRAIN, _Parser)
-    try:
-        _, rest = parser.parse_known_args(words)
-    except (_Refused, argparse.ArgumentError) as error:
-        raise _invalid(_in_words(str(error))) from error
-    if rest:
-        raise _invalid(f"{rest[0]} belongs to no option")
-    return words
-
-
-WORDS = (  # argparse's messages, and how a person would say them
-    (r"argument (\S+): expected one argument", r"\1 needs a value"),
-    (r"argument (\S+): invalid int value: (.*)", r"\1 needs a whole number, not \2"),
-    (r"argument (\S+): invalid float value: (.*)", r"\1 needs a number, not \2"),
-    (r"argument (\S+): invalid choice: (\S+) \((choose from .*)\)", r"\1 can't be \2, \3"),
-    (r"argument (\S+): ignored explicit argument .*", r"\1 takes no value"),
-)
-
-
-def _in_words(message: str) -> str:
-    for pattern, words in WORDS:
-        if match := re.fullmatch(pattern, message):
-            return match.expand(words)
-    return message
-
-
-def _check_name(name: str, known: set[str], taken: set[str]) -> None:
-    if name in taken:
-        raise _invalid(f"{name} is set by the form already", "Take it out and use the field above.")
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]}?" if near else None
-        raise _invalid(f"Musubi's training script has no option {name}", hint)
-
-
-def _invalid(what: str, hint: str | None = None) -> Invalid:
-    return Invalid(f"Advanced trainer flags: {what}.", field="advanced_flags", hint=hint)

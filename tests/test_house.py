@@ -19,7 +19,7 @@ MODULES = {
 
 # A module imports from its own row's left and from the rows below it, never from above.
 LAYERS = (
-    ("webgui", "musubitlx.runner", "musubitlx.inspector"),
+    ("webgui", "musubitlx.runner", "musubitlx.inspector", "musubitlx.read_options"),
     ("musubitlx.bootstrap", "musubitlx.serving", "musubitlx.events", "musubitlx.commands"),
     ("musubitlx.access", "musubitlx.configs", "musubitlx.estimate", "musubitlx.jobs"),
     ("musubitlx.health", "musubitlx.uploads", "musubitlx.edits", "musubitlx.trash"),
@@ -29,6 +29,8 @@ LAYERS = (
         "musubitlx.models",
         "musubitlx.musubi",
         "musubitlx.settings",
+        "musubitlx.flagrules",
+        "musubitlx.flags",
     ),
     ("musubitlx.archives", "musubitlx.imports"),
     (
@@ -57,6 +59,7 @@ PROGRAMS = (
     "musubitlx.practice",
     "musubitlx.bootstrap",
     "musubitlx.inspector",
+    "musubitlx.read_options",
 )
 HEAVY = ("torch", "transformers", "diffusers", "accelerate")
 LAZY = (
