@@ -59,7 +59,7 @@ class Assets:
         return path
 
 
-# A comment that has its lines to itself. Lines stay where they are, for whoever debugs in a browser.
+# A comment that has its lines to itself. Line numbers stay, for whoever debugs in a browser.
 COMMENT = re.compile(rb"(?m)^[ \t]*(?:/\*(?:[^*]|\*(?!/))*\*/|//[^\n]*)[ \t]*$")
 
 

@@ -104,16 +104,10 @@ def check(place: Place, given: object, *, starting: bool = False) -> Check:
         found.errors += _dataset_errors(project, images, settings)
     found.errors += _python_errors(place.trainer)
     found.warnings += _image_warnings(readable, settings)
+    paths = _model_paths(place, found)
+    words, values = _flags(place, settings, project.path, found)
     samples = _prompts(settings, found)
-    order = Order(
-        project,
-        readable,
-        settings,
-        place.trainer,
-        _model_paths(place, found),
-        *_flags(place, settings, found),
-        samples.lines,
-    )
+    order = Order(project, readable, settings, place.trainer, paths, words, values, samples.lines)
     found.warnings += _replaced(project, settings)
     found.errors += surroundings.packages(place.trainer, settings["optimizer_type"], order.values)
     if not wrong:
@@ -249,12 +243,12 @@ def _model_paths(place: Place, found: Check) -> dict[str, str]:
     return paths
 
 
-def _flags(place: Place, settings: Settings, found: Check) -> tuple[list[str], dict]:
+def _flags(place: Place, settings: Settings, folder: Path, found: Check) -> tuple[list[str], dict]:
     """The advanced flags as words and by option; what is wrong with them becomes an error."""
     line = settings["advanced_flags"]
     if line is None:
         line = profile_line(place.table, settings["vram_profile"])
-    read: Flags = flags.read(line, place.table, settings)
+    read: Flags = flags.read(line, place.table, settings, folder)
     found.errors += read.errors
     found.warnings += read.warnings
     return read.words, read.values

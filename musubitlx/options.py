@@ -52,12 +52,14 @@ class Table:
     """The options of the three scripts of one Musubi version.
 
     `source` is what to call it in a sentence; `installed` tells that it was read
-    from the installation itself.
+    from the installation itself, and then `hub` says where that looks for files of
+    Hugging Face ({cache, offline}; None: not known).
     """
 
     scripts: dict  # {script: {options, parser_defaults}}
     source: str
     installed: bool = False
+    hub: dict | None = None
     _parsers: dict = field(default_factory=dict, repr=False)
 
     def parser(
@@ -191,7 +193,7 @@ class OptionTables:
         """Take the table from its file, or start reading it."""
         kept = read_json(self._file(key)) or {}
         if kept.get("format") == FORMAT and kept.get("key") == key and _usable(kept.get("scripts")):
-            self._tables[key] = _installed(kept["scripts"], trainer)
+            self._tables[key] = _installed(kept, trainer)
             return
         self._reading.add(key)
         reader = threading.Thread(target=self._read, args=(trainer, key), daemon=True)
@@ -217,7 +219,7 @@ class OptionTables:
             self._keep(key, table)
 
     def _keep(self, key: str, table: Table) -> None:
-        value = {"format": FORMAT, "key": key, "scripts": table.scripts}
+        value = {"format": FORMAT, "key": key, "scripts": table.scripts, "hub": table.hub}
         write_json(self._file(key), value)
         for old in self._folder.glob("options-*.json"):
             if old != self._file(key):
@@ -228,8 +230,9 @@ class OptionTables:
 
 
 def _digest(trainer: Installed) -> str:
-    """Over version, interpreter, and name, size and time of every Python file."""
-    digest = hashlib.sha256(os.fsencode(f"{trainer.version}\0{trainer.python}\0"))
+    """Over version, interpreter, where Hugging Face is told to look, and every Python file."""
+    hub = [os.environ.get(name) for name in HUB_VARIABLES]
+    digest = hashlib.sha256(os.fsencode(f"{trainer.version}\0{trainer.python}\0{hub}\0"))
     for path in sorted(trainer.scripts.rglob("*.py")):
         with suppress(OSError):
             info = path.stat()
@@ -238,9 +241,15 @@ def _digest(trainer: Installed) -> str:
     return digest.hexdigest()[:16]
 
 
-def _installed(scripts: dict, trainer: Installed) -> Table:
+HUB_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME")
+
+
+def _installed(answer: dict, trainer: Installed) -> Table:
     called = " ".join(filter(None, ["Musubi Tuner", trainer.version]))
-    return Table(scripts, f"{called}, as installed", installed=True)
+    hub = answer.get("hub")
+    told = isinstance(hub, dict) and isinstance(hub.get("cache"), str) and "offline" in hub
+    source = f"{called}, as installed"
+    return Table(answer["scripts"], source, installed=True, hub=hub if told else None)
 
 
 def _usable(scripts: object) -> bool:
@@ -253,7 +262,9 @@ def _usable(scripts: object) -> bool:
 
 
 def read_installed(trainer: Installed, timeout_s: float = 120.0) -> dict:
-    """Ask Musubi's scripts for their options, in Musubi's interpreter; takes some 5 to 10 s.
+    """Ask Musubi's scripts for their options, in Musubi's interpreter: {scripts, hub}.
+
+    Takes some 5 to 10 s.
 
     Raises ValueError with the reason when they can't be had, OSError when the
     interpreter can't be started.
@@ -264,7 +275,7 @@ def read_installed(trainer: Installed, timeout_s: float = 120.0) -> dict:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
             ended = subprocess.run(
-                [trainer.python, str(PROGRAM), str(trainer.scripts)],
+                [trainer.python, str(PROGRAM), str(trainer.scripts), *SCRIPTS],
                 env={**os.environ, **more},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -285,9 +296,10 @@ def _answer(out: bytes, err: bytes, code: int) -> dict:
         lines = err.decode("utf-8", "replace").strip().splitlines()
         raise ValueError(lines[-1][:500] if lines else f"it ended with exit code {code}")
     try:
-        scripts = json.loads(text)["scripts"]
+        answer = json.loads(text)
+        scripts = answer["scripts"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError("the answer is no table of options") from None
     if not _usable(scripts):
         raise ValueError("the answer holds no options of the three scripts")
-    return scripts
+    return answer

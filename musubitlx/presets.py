@@ -23,7 +23,7 @@ class Profile:
     faster: tuple[str, ...] = ()
 
     def line(self, knows: Callable[[str], bool]) -> str:
-        """Its flags for a Musubi whose options `knows` tells; the page's text box begins with them."""
+        """Its flags, for a Musubi of whose options `knows` tells."""
         return " ".join([self.flags, *filter(knows, self.faster)])
 
 

@@ -1,6 +1,6 @@
 """Print the options of Musubi's scripts as JSON: a program for Musubi's own interpreter.
 
-    python read_options.py <folder of the scripts>
+    python read_options.py <folder of the scripts> <script>...
 
 Standard library only. Each script is run up to the point where it reads its
 command line; its parser is taken from there, and the script goes no further.
@@ -16,11 +16,6 @@ import sys
 from pathlib import Path
 
 MARKER = "--- options of Musubi's scripts ---"
-SCRIPTS = (
-    "qwen_image_cache_latents.py",
-    "qwen_image_cache_text_encoder_outputs.py",
-    "qwen_image_train_network.py",
-)
 
 
 class _Captured(BaseException):
@@ -79,15 +74,24 @@ def _plain(value: object) -> object:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
+def hub() -> dict | None:
+    """Where the scripts look for what comes from Hugging Face, and whether they may download."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return None
+    return {"cache": str(constants.HF_HUB_CACHE), "offline": bool(constants.HF_HUB_OFFLINE)}
+
+
 def main() -> None:
-    """Print the marker and the table of all three scripts on one line."""
-    folder = Path(sys.argv[1]).resolve()
+    """Print the marker, then the table of the scripts and the hub on one line."""
+    folder, names = Path(sys.argv[1]).resolve(), sys.argv[2:]
     sys.path[0] = str(folder)  # not this file's folder: its modules would hide others
     argparse.ArgumentParser.parse_args = _capture
     argparse.ArgumentParser.parse_known_args = _capture
-    scripts = {name: described(parser_of(folder / name)) for name in SCRIPTS}
+    scripts = {name: described(parser_of(folder / name)) for name in names}
     print("\n" + MARKER)
-    print(json.dumps({"scripts": scripts}), flush=True)
+    print(json.dumps({"scripts": scripts, "hub": hub()}), flush=True)
 
 
 if __name__ == "__main__":

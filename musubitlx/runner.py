@@ -412,9 +412,10 @@ class Execution:
 
     def _append_metrics(self, rows: list[dict]) -> None:
         now = self._poller.snapshot()
+        card = resources.chosen_card(now["gpus"])
         memory = {
             "ram": now["ram"]["used"],
-            "vram": sum(gpu["used"] or 0 for gpu in now["gpus"]) or None,
+            "vram": card["used"] if card else None,
             "time": round(time.time(), 3),
         }
         text = "".join(json.dumps({**row, **memory}) + "\n" for row in rows)

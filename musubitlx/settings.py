@@ -205,15 +205,6 @@ OPTIMIZERS = (
 )
 
 ROWS: tuple[Setting, ...] = (
-    Setting(
-        "recipe",
-        "Recipe",
-        "",
-        "Sets epochs, repeats, learning rate, rank and dims for a purpose and for the number of "
-        "images there are. All fields stay yours to change.",
-        group="recipe",
-        max_length=120,
-    ),
     NameSetting(
         "output_dir",
         "Output folder",
@@ -266,8 +257,8 @@ ROWS: tuple[Setting, ...] = (
         "epochs",
         "Epochs",
         6,
-        "How often the whole set is gone through. A checkpoint is saved after each, so that you can "
-        "choose the best one: an early one may beat the last.",
+        "How often the whole set is gone through. A checkpoint is saved after each, so that you "
+        "can choose the best one: an early one may beat the last.",
         low=1,
         high=10_000,
     ),
@@ -293,8 +284,8 @@ ROWS: tuple[Setting, ...] = (
         "Learning rate",
         5e-5,
         "How large each step is. Type it as 5e-5 or as 0.00005, both are the same. Usual is 1e-5 "
-        "(careful, few images) to 1e-4 (fast). It acts together with dims / rank: see the effective "
-        "strength below.",
+        "(careful, few images) to 1e-4 (fast). It acts together with dims / rank: see the "
+        "effective strength below.",
         low=0.0,
         high=1.0,
     ),
@@ -332,8 +323,8 @@ ROWS: tuple[Setting, ...] = (
         128.0,
         "Strength of the LoRA while training (--network_alpha). What counts is the effective "
         "strength, dims / rank x learning rate; with dims = rank it is the learning rate itself. "
-        "For real people: dims = rank and some 1000 to 2500 steps, or dims of 4 to 8 times the rank "
-        "for a short run of some hundred.",
+        "For real people: dims = rank and some 1000 to 2500 steps, or dims of 4 to 8 times the "
+        "rank for a short run of some hundred.",
         group="lora",
         low=0.0,
         high=4096.0,
@@ -387,6 +378,15 @@ ROWS: tuple[Setting, ...] = (
         "Further options of qwen_image_train_network.py, as on a command line. They start as the "
         "VRAM profile's and are passed as they stand here.",
         group="advanced",
+    ),
+    Setting(
+        "recipe",
+        "Recipe",
+        "",
+        "Sets epochs, repeats, learning rate, rank and dims for a purpose and for the number of "
+        "images there are. All fields stay yours to change.",
+        group="recipe",
+        max_length=120,
     ),
 )
 

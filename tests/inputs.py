@@ -51,5 +51,6 @@ VALUES = {
     "sample_every_steps": st.integers(0, 1_000_000),
     "sample_at_first": st.booleans(),
     "advanced_flags": st.none() | AREAS,
+    "recipe": st.just("") | LINES,
 }
 VALID = st.fixed_dictionaries(VALUES)

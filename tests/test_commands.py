@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from inputs import VALID, patient
 from support import model_files, picture
 
-from musubitlx import commands, estimate, musubi, presets
-from musubitlx.commands import check, plan_training
+from musubitlx import checks, commands, estimate, flags, musubi, presets, prompts
+from musubitlx import options as option_tables
 from musubitlx.errors import Invalid, ManyInvalid
 from musubitlx.home import Home
 from musubitlx.options import LATENTS, SCRIPTS, TEXT_ENCODER, TRAIN, build_parser
@@ -45,6 +45,18 @@ def real(practice, monkeypatch) -> musubi.Trainer:
     return replace(
         practice, practice=False, python="/opt/python", scripts=Path("/m/src/musubi_tuner")
     )
+
+
+def place(home, trainer) -> checks.Place:
+    return checks.Place(home, trainer, option_tables.recorded())
+
+
+def check(home, trainer, settings):
+    return checks.check(place(home, trainer), settings)
+
+
+def plan_training(home, trainer, settings):
+    return checks.plan_training(place(home, trainer), settings)
 
 
 @pytest.fixture
@@ -141,7 +153,7 @@ def backends(stage) -> list[str]:
 def test_a_profile_s_flags_are_in_the_command(home, practice, project, profile):
     stages = check(home, practice, asked(vram_profile=profile.id)).plan.stages
     line = shlex.join(stages[2].argv)
-    assert line.endswith(profile.flags)
+    assert line.endswith(checks.profile_line(option_tables.recorded(), profile.id))
     assert options(stages[1])["fp8_vl"] == options(stages[2])["fp8_vl"] == profile.fp8_text_encoder
     assert line.count("--fp8_vl") <= 1
 
@@ -173,7 +185,7 @@ def test_advanced_flags_are_passed_as_they_stand_and_have_the_last_word(home, pr
     assert not train["fp8_base"]
 
 
-@pytest.mark.parametrize("name", sorted(commands.TAKEN))
+@pytest.mark.parametrize("name", sorted(flags.TAKEN))
 def test_what_a_field_gives_cannot_be_said_a_second_time(home, practice, project, name):
     found = check(home, practice, asked(advanced_flags=f"{name} x"))
     assert fields(found) == ["advanced_flags"]
@@ -312,7 +324,8 @@ def test_the_dataset_file_can_be_read_whatever_the_path(folder):
 
 
 def prompt_lines(text: str, **more) -> list[str]:
-    return commands.sample_lines(asked(sample_prompt_text=text, seed=7, **more))
+    settings = asked(sample_prompt_text=text, seed=7, **more)
+    return prompts.read(text, trigger=settings["trigger_word"], seed=settings["seed"]).lines
 
 
 REST = " --w 256 --h 256 --f 1 --s 20 --l 4.0 --fs 2.2 --d 7"
@@ -461,7 +474,7 @@ def test_few_images_and_few_steps_are_warned_of_with_what_to_do(home, practice, 
 def test_the_estimate_is_of_the_images_that_are_there(home, practice, project):
     settings = asked(resolution="256x256", epochs=2, image_repeats=5, batch_size=2)
     found = check(home, practice, settings)
-    assert found.estimate == estimate.steps(settings, SIZES.values())
+    assert found.estimate.items() >= estimate.steps(settings, SIZES.values()).items()
     assert found.estimate["steps"] == 2 * 3 * 3
 
 
@@ -475,5 +488,3 @@ def test_numbers_are_passed_without_loss(number, text):
 
 def test_scripts_are_named_in_the_order_they_run():
     assert SCRIPTS == (LATENTS, TEXT_ENCODER, TRAIN)
-    with pytest.raises(Invalid):
-        musubi.check_flags("--dit x", taken=commands.TAKEN)

@@ -20,8 +20,10 @@ MODULES = {
 # A module imports from its own row's left and from the rows below it, never from above.
 LAYERS = (
     ("webgui", "musubitlx.runner", "musubitlx.inspector", "musubitlx.read_options"),
-    ("musubitlx.bootstrap", "musubitlx.serving", "musubitlx.events", "musubitlx.commands"),
-    ("musubitlx.access", "musubitlx.configs", "musubitlx.estimate", "musubitlx.jobs"),
+    ("musubitlx.bootstrap", "musubitlx.serving", "musubitlx.events", "musubitlx.checks"),
+    ("musubitlx.commands", "musubitlx.surroundings"),
+    ("musubitlx.estimate", "musubitlx.caches", "musubitlx.recipes"),
+    ("musubitlx.access", "musubitlx.configs", "musubitlx.jobs", "musubitlx.measured"),
     ("musubitlx.health", "musubitlx.uploads", "musubitlx.edits", "musubitlx.trash"),
     (
         "musubitlx.projects",

@@ -6,7 +6,7 @@ import { project } from "./project.js";
 
 const section = find("[data-start]");
 const SOURCES = {
-  guess: "a guess by the card; the first run measures it",
+  guess: "a guess, right to a factor of two; the first run measures it",
   measured: "measured in an earlier run here",
   "carried over": "carried over from an earlier run here of another size",
   "Musubi's table": "by Musubi’s table",

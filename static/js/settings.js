@@ -444,6 +444,7 @@ export function wireSettings() {
   document.addEventListener("images:changed", () => refreshFolders().catch(() => {}));
   flags.value = profileFlags();
   knownProfileFlags = profileFlags();
+  drawStrength(values());
   if (field.value !== field.defaultValue) folderTyped(); // typed before this script ran
   for (const [name, control] of controls) if (differs(control)) typed.add(name);
 }
