@@ -21,7 +21,13 @@ MODULES = {
 LAYERS = (
     ("webgui", "musubitlx.runner", "musubitlx.inspector"),
     ("musubitlx.bootstrap", "musubitlx.serving", "musubitlx.events", "musubitlx.commands"),
-    ("musubitlx.access", "musubitlx.configs", "musubitlx.estimate", "musubitlx.jobs"),
+    (
+        "musubitlx.access",
+        "musubitlx.configs",
+        "musubitlx.estimate",
+        "musubitlx.recipes",
+        "musubitlx.jobs",
+    ),
     ("musubitlx.health", "musubitlx.uploads", "musubitlx.edits", "musubitlx.trash"),
     (
         "musubitlx.projects",
