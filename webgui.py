@@ -443,7 +443,7 @@ def list_configs():
 @routes.get("/api/recipes")
 def list_recipes():
     """Recipes for a number of images, and what is wrong with files of the user's own."""
-    found, problems = house.server.offload(recipes.load, house.home)
+    found, problems = house.server.offload(recipes.all, recipes.folders(house.home))
     images = whole_number("images", 0)
     return {
         "recipes": [recipe.as_dict(images) for recipe in found],
