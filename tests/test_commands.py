@@ -16,7 +16,7 @@ from support import model_files, picture
 
 from musubitlx import checks, commands, estimate, flags, musubi, presets, prompts
 from musubitlx import options as option_tables
-from musubitlx.errors import Invalid, ManyInvalid
+from musubitlx.errors import ManyInvalid
 from musubitlx.home import Home
 from musubitlx.options import LATENTS, SCRIPTS, TEXT_ENCODER, TRAIN, build_parser
 from musubitlx.projects import Project

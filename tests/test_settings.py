@@ -34,6 +34,7 @@ DEFAULTS = {
     "sample_every_steps": 0,
     "sample_at_first": False,
     "advanced_flags": None,
+    "recipe": "",
 }
 
 
