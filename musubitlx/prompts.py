@@ -130,13 +130,13 @@ def read(text: str, *, trigger: str, seed: int) -> Prompts:
     seed of the training stands where a prompt gives none. Sizes are rounded down to
     multiples of 16, as Musubi would. Nothing that can be typed raises an error.
     """
-    found, seen = Prompts(), {}
+    found, seen, count = Prompts(), {}, 0
     for number, typed in enumerate(LINE_END.split(text), start=1):
         line = clean(typed)
         if not line or line.startswith("#"):
             continue
-        notes = _Notes(number, found)
-        if len(found.prompts) == MAX_PROMPTS:
+        notes, count = _Notes(number, found), count + 1
+        if count > MAX_PROMPTS:
             notes.error(
                 f"there are more than {MAX_PROMPTS} prompts.",
                 "Take some out: every one is drawn each time samples are made.",

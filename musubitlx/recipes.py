@@ -23,7 +23,7 @@ NO_IMAGES = 10  # what is counted with while there are none
 SIDE_PX = 1024  # of an image, where only their number is known: all fall into one bucket
 MAX_BYTES = 100_000
 MOST_EPOCHS = 1.5  # times those wanted, to come nearer to the steps wanted
-EPOCHS_WEIGHT = 0.25  # what being off in epochs counts against being off in steps
+EPOCHS_WEIGHT = 0.1  # what being off in epochs counts against being off in steps
 
 PARTS = ("label", "why", "settings", "steps", "epochs", "range", "sources")
 WORKED_OUT = ("epochs", "image_repeats")
@@ -67,7 +67,7 @@ class Recipe:
     def _split(self, images: int) -> tuple[int, int]:
         """Epochs and repeats that come nearest to the steps and the checkpoints wanted."""
         looks = self.wanted(images) * self.fixed.get("batch_size", 1) / images
-        most = max(1, round(self.epochs * MOST_EPOCHS))
+        most = math.ceil(self.epochs * MOST_EPOCHS)
         pairs = [(epochs, max(1, round(looks / epochs))) for epochs in range(1, most + 1)]
 
         def off(pair: tuple[int, int]) -> float:

@@ -222,6 +222,7 @@ def test_too_many_prompts_are_said_once():
     found = read("\n".join(f"x{number}" for number in range(150)))
     assert only(found.errors).startswith("Line 101: there are more than 100 prompts.")
     assert len(found.lines) == 100
+    assert len(read("\n".join(["x --q"] * 150)).errors) == 101
 
 
 def test_everything_is_told_at_once():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import shutil
@@ -63,7 +64,7 @@ def test_steps_looks_and_strength_are_within_what_is_stated(recipe, images):
         assert low <= value <= high
     assert STRENGTHS[0] <= strength(complete) <= STRENGTHS[1]
     assert IN_ALL[0] <= strength(complete) * counted["steps"] <= IN_ALL[1]
-    assert 0.5 * recipe.epochs <= complete["epochs"] <= 1.5 * recipe.epochs
+    assert 0.5 * recipe.epochs <= complete["epochs"] <= math.ceil(1.5 * recipe.epochs)
     told = recipe.as_dict(images)
     assert told["settings"] == recipe.settings_for(images)
     assert (told["steps"], told["looks"]) == (counted["steps"], counted["looks_per_image"])
@@ -122,8 +123,8 @@ def test_any_number_of_images_gives_a_run(recipe, images):
     count = images if images > 0 else 10
     assert told["steps"] == told["looks"] * count
     wanted = recipe.wanted(images)
-    assert abs(told["steps"] - wanted) <= max(0.12 * wanted, 0.6 * count)  # a look is whole
-    assert 1 <= told["settings"]["epochs"] <= 1.5 * recipe.epochs
+    assert abs(told["steps"] - wanted) <= max(0.15 * wanted, 0.6 * count)  # a look is whole
+    assert 1 <= told["settings"]["epochs"] <= math.ceil(1.5 * recipe.epochs)
     assert wanted <= recipe.wanted(count + 1)
 
 
