@@ -68,10 +68,10 @@ def test_the_practice_trainer_reads_every_line_as_the_real_musubi():
 def test_the_real_musubi_reads_what_was_meant(tmp_path):
     meant, lines = [], []
     for scrap in ("", "n ", "w 5 ", "g 2 ", "i ", "d ٣ ", "s 1 x ", "f 9 ", "fs 9", "l 1.2.3"):
-        text = "\n".join(f"{scrap}{line}" for line in typed(600))
-        found = prompts.read(text, trigger="sks", seed=7)
-        meant += found.prompts
-        lines += found.lines
+        for line in typed(600):
+            found = prompts.read(f"{scrap}{line}", trigger="sks", seed=7)
+            meant += found.prompts
+            lines += found.lines
     assert len(lines) > 300
     file = tmp_path / "sample_prompts.txt"
     file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
