@@ -1,6 +1,7 @@
 """Does what each of Musubi's scripts should, in no time; one file plays all three by its name.
 
-STAND_IN_STEPS and STAND_IN_STEP_S say how many steps it takes and how long each.
+STAND_IN_STEPS and STAND_IN_STEP_S say how many steps it takes and how long each,
+STAND_IN_CACHE_S how long a latent takes.
 """
 
 import argparse
@@ -15,7 +16,13 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--dataset_config")
 parser.add_argument("--output_dir")
 parser.add_argument("--output_name")
+parser.add_argument("--skip_existing", action="store_true")
 args, _ = parser.parse_known_args()
+
+
+def cache(path):
+    if not (args.skip_existing and path.exists()):
+        tensor_file(path)
 
 
 def tensor_file(path):
@@ -35,11 +42,12 @@ def images():
 
 if "latents" in sys.argv[0]:
     for number, (path, (width, height)) in enumerate(images(), 1):
-        tensor_file(path.with_name(f"{path.stem}_{width:04d}x{height:04d}_qi.safetensors"))
+        cache(path.with_name(f"{path.stem}_{width:04d}x{height:04d}_qi.safetensors"))
+        time.sleep(float(os.environ.get("STAND_IN_CACHE_S", "0")))
         sys.stderr.write(f"\r{number}it [00:00,  9.00it/s]")
 elif "text_encoder" in sys.argv[0]:
     for path, _ in images():
-        tensor_file(path.with_name(f"{path.stem}_qi_te.safetensors"))
+        cache(path.with_name(f"{path.stem}_qi_te.safetensors"))
 else:
     steps = int(os.environ.get("STAND_IN_STEPS", "10"))
     print("running training")

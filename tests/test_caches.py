@@ -1,0 +1,339 @@
+"""Caches are kept by what they were made from: exactly the stale ones are made again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from inputs import patient
+from support import model_files, picture, wait_until
+
+from musubitlx import caches
+from musubitlx.caches import INDEX, clear, compare, record, stamps, wanted_latents, wanted_texts
+
+MADE = {"trainer": "practice", "model": "abc"}
+AREA = (256, 256)
+SIZES = {"a": (320, 320), "b": (320, 160), "c": (160, 320)}
+
+
+@pytest.fixture
+def folder(project):
+    """Three images of three shapes, one with a caption, and the caches of all."""
+    for number, (stem, size) in enumerate(SIZES.items()):
+        (project.path / f"{stem}.jpg").write_bytes(picture(number, size))
+    project.set_caption("a.jpg", "a ball")
+    make(project, latents(project))
+    make(project, texts(project))
+    return project
+
+
+def latents(project, area=AREA, **made_with) -> dict:
+    return wanted_latents(project.images(), area, {**MADE, **made_with})
+
+
+def texts(project, trigger="ohwx", prompt="a thing", **made_with) -> dict:
+    return wanted_texts(project.images(), trigger, prompt, {**MADE, "fp8": True, **made_with})
+
+
+def make(project, wanted: dict) -> None:
+    """What a caching stage does, and the runner around it."""
+    found, images = compare(project, wanted), stamps(project, wanted)
+    clear(project, found)
+    for name in found.stale:
+        write_cache(project.path / name)
+    record(project, wanted, found.stale, images)
+
+
+def write_cache(path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    save_file({"x": np.zeros(4, np.float32)}, path)
+
+
+def stale(project, wanted) -> dict[str, str]:
+    return compare(project, wanted).stale
+
+
+def stems(found: dict[str, str]) -> set[str]:
+    return {name.split("_", 1)[0] for name in found}
+
+
+def test_nothing_changed_is_nothing_to_do(folder):
+    for wanted in (latents(folder), texts(folder)):
+        found = compare(folder, wanted)
+        assert not found.stale and not found.orphans and len(found.fresh) == 3
+        assert found.sentence == "nothing to do, all 3 caches are up to date"
+
+
+def test_a_changed_caption_concerns_its_own_text_alone(folder):
+    folder.set_caption("b.jpg", "a box")
+    assert stale(folder, texts(folder)) == {"b_qi_te.safetensors": "text"}
+    assert stale(folder, latents(folder)) == {}
+
+
+def test_a_caption_that_is_another_file_with_the_same_final_text_concerns_nothing(folder):
+    folder.set_caption("a.jpg", "ohwx, a ball")  # the trigger word is in it already
+    assert stale(folder, texts(folder)) == {}
+
+
+def test_a_changed_trigger_word_concerns_all_texts_but_those_that_hold_it(folder):
+    folder.set_caption("b.jpg", "sks and ohwx")
+    make(folder, texts(folder))
+    changed = stale(folder, texts(folder, trigger="sks"))
+    assert stems(changed) == {"a", "c"} and set(changed.values()) == {"text"}
+    assert stale(folder, latents(folder)) == {}
+
+
+def test_a_changed_image_of_the_same_size_concerns_its_latents_alone(folder):
+    (folder.path / "b.jpg").write_bytes(picture(9, SIZES["b"]))
+    assert stale(folder, latents(folder)) == {"b_0320x0160_qi.safetensors": "image"}
+    assert stale(folder, texts(folder)) == {}
+
+
+def test_an_image_of_another_size_leaves_its_old_latents_without_an_image(folder):
+    (folder.path / "b.jpg").write_bytes(picture(9, (480, 240)))
+    found = compare(folder, latents(folder))
+    assert found.stale == {"b_0480x0240_qi.safetensors": "new"}
+    assert found.orphans == ["b_0320x0160_qi.safetensors"]
+
+
+def test_a_changed_resolution_concerns_the_latents_whose_bucket_changes(folder):
+    assert stems(stale(folder, latents(folder, area=(512, 512)))) == {"a", "b", "c"}
+    slightly = (272, 256)  # the long pictures keep their buckets
+    buckets = {name: row["of"] for name, row in latents(folder)["files"].items()}
+    after = {name: row["of"] for name, row in latents(folder, area=slightly)["files"].items()}
+    concerned = {name for name in after if after[name] != buckets[name]}
+    assert concerned and set(stale(folder, latents(folder, area=slightly))) == concerned
+    assert stale(folder, texts(folder)) == {}
+
+
+def test_a_removed_image_takes_its_caches_with_it_whoever_removed_it(folder):
+    (folder.path / "c.jpg").unlink()
+    for wanted, name in (
+        (latents(folder), "c_0160x0320_qi.safetensors"),
+        (texts(folder), "c_qi_te.safetensors"),
+    ):
+        found = compare(folder, wanted)
+        assert (found.stale, found.orphans) == ({}, [name])
+        clear(folder, found)
+        assert not (folder.path / name).exists()
+    assert (folder.path / "a_qi_te.safetensors").exists()
+
+
+def test_another_model_file_trainer_or_precision_concerns_all(folder):
+    for more, reason in (({"model": "other"}, "model"), ({"trainer": "musubi 1"}, "trainer")):
+        assert set(stale(folder, latents(folder, **more)).values()) == {reason}
+        assert set(stale(folder, texts(folder, **more)).values()) == {reason}
+    assert set(stale(folder, texts(folder, fp8=False)).values()) == {"fp8"}
+
+
+def test_a_touched_image_is_read_and_found_the_same(folder):
+    os.utime(folder.path / "a.jpg", (1, 1))
+    assert stale(folder, latents(folder)) == {}
+
+
+def test_a_copied_folder_keeps_its_caches(folder, home):
+    from musubitlx.projects import Project
+
+    shutil.copytree(folder.path, home.output / "copy")
+    copy = Project(home, "copy")
+    assert stale(copy, latents(copy)) == {} == stale(copy, texts(copy))
+    for path in copy.path.glob("*.jpg"):
+        os.utime(path)  # a copy that does not keep times
+    assert stale(copy, latents(copy)) == {}
+
+
+def test_a_cache_somebody_else_wrote_is_not_trusted(folder):
+    path = folder.path / "a_qi_te.safetensors"
+    write_cache(path)
+    os.utime(path, (5, 5))
+    assert stale(folder, texts(folder)) == {"a_qi_te.safetensors": "file"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'{"version": 99, "caches": {}}', b'{"version": 1, "caches": 3}'],
+)
+def test_without_an_index_all_are_of_unknown_origin(folder, content):
+    (folder.path / INDEX).write_bytes(content)
+    assert set(stale(folder, latents(folder)).values()) == {"unknown"}
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=8,
+)
+
+
+@patient
+@given(ODD, st.sampled_from(["with", "of", "file", "image", None]))
+def test_odd_rows_of_the_index_are_stale_and_never_a_crash(folder, odd, part):
+    before = (folder.path / INDEX).read_bytes()
+    data = json.loads(before)
+    row = data["caches"]["a_0320x0320_qi.safetensors"]
+    if part is None:
+        data["caches"]["a_0320x0320_qi.safetensors"] = odd
+    else:
+        row[part] = odd
+    (folder.path / INDEX).write_text(json.dumps(data))
+    assert "a_0320x0320_qi.safetensors" in stale(folder, latents(folder))
+    (folder.path / INDEX).write_bytes(before)
+
+
+def test_a_cut_cache_is_not_noted_and_so_made_again(folder):
+    wanted = latents(folder, area=(512, 512))
+    found, images = compare(folder, wanted), stamps(folder, wanted)
+    clear(folder, found)
+    for name in found.stale:
+        write_cache(folder.path / name)
+    cut = folder.path / "a_0320x0320_qi.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-2])
+    record(folder, wanted, found.stale, images)
+    assert stale(folder, wanted) == {cut.name: "unknown"}
+
+
+def test_an_image_that_changed_while_its_cache_was_made_is_made_again(folder):
+    wanted = latents(folder, area=(512, 512))
+    found, images = compare(folder, wanted), stamps(folder, wanted)
+    (folder.path / "a.jpg").write_bytes(picture(8, SIZES["a"]))
+    for name in found.stale:
+        write_cache(folder.path / name)
+    record(folder, wanted, found.stale, images)
+    assert stems(stale(folder, wanted)) == {"a"}
+
+
+def test_a_lora_is_never_taken_for_a_cache(folder):
+    for name in ("ball.safetensors", "a_qi.safetensors", "my_qi_lora.safetensors"):
+        write_cache(folder.path / name)
+    for wanted in (latents(folder), texts(folder)):
+        assert compare(folder, wanted).orphans == []
+
+
+# -- whole runs ------------------------------------------------------------------------------------
+
+SETTINGS = {
+    "trigger_word": "ohwx",
+    "prompt": "a thing",
+    "resolution": "256x256",
+    "epochs": 1,
+    "image_repeats": 1,
+    "output_name": "lora",
+}
+
+
+def run(server, **more) -> tuple[dict, str]:
+    """Train, and what it did: which cache files were written anew, by kind; and the log."""
+    folder = server.home / "output/ball"
+    before = cache_stamps(folder)
+    told = server.post("/api/check", {"project": "ball", "settings": {**SETTINGS, **more}})
+    job = server.post("/api/projects/ball/train", {"settings": {**SETTINGS, **more}})["id"]
+    ended = server.wait_for(job, seconds=60)
+    assert ended["state"] == "succeeded", server.log(job)
+    after = cache_stamps(folder)
+    made = {name for name, stamp in after.items() if before.get(name) != stamp}
+    latents_made = {name.split("_")[0] for name in made if not name.endswith("_te.safetensors")}
+    texts_made = {name.split("_")[0] for name in made if name.endswith("_te.safetensors")}
+    log = server.log(job)
+    skipped = [stage["skipped"] for stage in told["stages"]]
+    assert skipped == [not latents_made, not texts_made, False]  # as the page said before
+    assert log.count("=== Stage") == skipped.count(False)
+    gone = set(before) - set(after)
+    return {"latents": latents_made, "texts": texts_made, "gone": gone}, log
+
+
+def cache_stamps(folder) -> dict:
+    return {
+        path.name: (path.stat().st_mtime_ns, path.stat().st_ino)
+        for path in folder.glob("*_qi*.safetensors")
+    }
+
+
+@pytest.fixture
+def ball(live_server):
+    live_server.post("/api/projects", {"name": "ball"})
+    files = {f"{stem}.jpg": picture(n, size) for n, (stem, size) in enumerate(SIZES.items())}
+    assert live_server.upload("ball", files).status_code == 201
+    return live_server
+
+
+def test_runs_make_just_the_caches_that_changed(ball):
+    everything = set(SIZES)
+    assert run(ball)[0] == {"latents": everything, "texts": everything, "gone": set()}
+    made, log = run(ball)
+    assert made == {"latents": set(), "texts": set(), "gone": set()}
+    assert "caches are up to date" in log and "Saved cache" not in log
+
+    ball.put("/api/projects/ball/images/a.jpg/caption", {"text": "a red ball"})
+    assert run(ball)[0] == {"latents": set(), "texts": {"a"}, "gone": set()}
+    (ball.home / "output/ball/b.jpg").write_bytes(picture(7, SIZES["b"]))
+    assert run(ball)[0] == {"latents": {"b"}, "texts": set(), "gone": set()}
+    assert run(ball, resolution="512x512")[0]["latents"] == everything
+    assert run(ball, resolution="512x512", trigger_word="sks")[0]["texts"] == everything
+    (ball.home / "output/ball/c.jpg").unlink()
+    made, _ = run(ball, resolution="512x512", trigger_word="sks")
+    gone = {"c_0160x0320_qi.safetensors", "c_qi_te.safetensors"}
+    assert made == {"latents": set(), "texts": set(), "gone": gone}
+    assert run(ball, resolution="512x512", trigger_word="sks", vram_profile="24+")[0] == {
+        "latents": set(),
+        "texts": {"a", "b"},
+        "gone": set(),
+    }
+
+
+def test_a_switched_model_file_makes_its_own_caches_again(ball):
+    model_files(ball.home)
+    run(ball)
+    vae = ball.home / "diffusion_pytorch_model.safetensors"
+    os.utime(vae, (1_000_000, 1_000_000))
+    assert run(ball)[0] == {"latents": set(SIZES), "texts": set(), "gone": set()}
+    moved = ball.home / "models" / vae.name
+    moved.parent.mkdir(exist_ok=True)
+    vae.rename(moved)
+    assert run(ball)[0] == {"latents": set(), "texts": set(), "gone": set()}
+
+
+def test_caches_of_the_practice_trainer_are_not_taken_for_real_ones(with_stand_in):
+    server = with_stand_in()
+    settings = {"settings": {**SETTINGS, "resolution": "64x64"}}
+    job = server.post("/api/projects/ball/train", settings)["id"]
+    server.wait_for(job)
+    index = json.loads((server.home / "output/ball" / INDEX).read_text())
+    assert {row["with"]["trainer"] for row in index["caches"].values()} == {"musubi 0.3.4"}
+    server.stop()
+    server.arguments = (*server.arguments, "--practice")
+    server.start()
+    told = server.post("/api/check", {"project": "ball", **settings})
+    assert "made by another trainer" in told["stages"][0]["note"]
+
+
+def test_what_was_made_before_a_stop_is_kept(with_stand_in):
+    server = with_stand_in(images=4, env={"STAND_IN_CACHE_S": "0.6"})
+    job = server.post("/api/projects/ball/train", {"settings": SETTINGS})["id"]
+    folder = server.home / "output/ball"
+    wait_until(lambda: len(list(folder.glob("*_qi.safetensors"))) >= 2, what="two caches")
+    server.post(f"/api/jobs/{job}/stop")
+    server.wait_for(job)
+    there = len(list(folder.glob("*_qi.safetensors")))
+    note = server.post("/api/check", {"project": "ball", "settings": SETTINGS})["stages"][0]["note"]
+    assert 2 <= there < 4 and note.startswith(f"{4 - there} of 4 caches to make")
+
+
+def test_a_cache_that_cannot_be_removed_ends_the_run_with_a_sentence(ball, monkeypatch):
+    run(ball)
+    path = ball.home / "output/ball/a_0320x0320_qi.safetensors"
+    path.unlink()
+    path.mkdir()  # stands for a file that can't be deleted
+    job = ball.post("/api/projects/ball/train", {"settings": SETTINGS})["id"]
+    ended = ball.wait_for(job)
+    assert ended["state"] == "failed" and "could not go on" in ended["reason"]
+
+
+def test_the_index_is_written_whole(folder):
+    assert json.loads((folder.path / INDEX).read_text())["version"] == caches.VERSION
+    assert not list(folder.path.glob(".*.part"))
