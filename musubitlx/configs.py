@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,7 +64,15 @@ def load(home: Home, name: str | None) -> tuple[settings.Settings, list[Invalid]
         raise Invalid(f"{path.name} can't be read as YAML: {reason}.") from error
     if not isinstance(given, dict):
         raise Invalid(f"{path.name} holds no settings: it must be lines of `name: value`.")
-    return settings.read(given)
+    return settings.read(_without_path(given))
+
+
+def _without_path(given: dict) -> dict:
+    """The earlier tool could keep the output folder with its path: `output/my_lora`."""
+    folder = given.get("output_dir")
+    if isinstance(folder, str) and (found := re.fullmatch(r"(?:\./)?output/([^/]+)/?", folder)):
+        return {**given, "output_dir": found[1]}
+    return given
 
 
 def names(home: Home) -> list[dict]:

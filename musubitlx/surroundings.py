@@ -279,8 +279,8 @@ def hub_answers(_now: int) -> bool:
     """
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
         return True
-    parts = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     try:
+        parts = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
         port = parts.port or (80 if parts.scheme == "http" else 443)
         with socket.create_connection((parts.hostname or "", port), HUB_S):
             return True

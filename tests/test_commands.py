@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from inputs import VALID, patient
 from support import model_files, picture
 
-from musubitlx import checks, commands, estimate, flags, musubi, presets, prompts
+from musubitlx import checks, commands, configs, estimate, flags, musubi, presets, prompts
 from musubitlx import options as option_tables
 from musubitlx.errors import ManyInvalid
 from musubitlx.home import Home
 from musubitlx.options import LATENTS, SCRIPTS, TEXT_ENCODER, TRAIN, build_parser
 from musubitlx.projects import Project
-from musubitlx.settings import parse
+from musubitlx.settings import as_typed, parse
 
 JPEG = picture(1, (64, 48))
 SIZES = {"a": (64, 48), "b": (48, 64), "é 画": (64, 64)}
@@ -122,6 +122,62 @@ def test_every_command_is_one_its_script_takes(home, practice, project, valid):
     assert told == (every if on else (None, None))
     assert train["sample_at_first"] == (on and settings["sample_at_first"])
     assert_config(plan, settings)
+
+
+FLAGS = st.lists(
+    st.sampled_from(
+        [
+            "--gradient_checkpointing",
+            "--fp8_base --fp8_scaled",
+            "--blocks_to_swap 20",
+            "--max_grad_norm 0.5",
+            "--lr_scheduler cosine --lr_warmup_steps 10",
+            "--optimizer_args weight_decay=0.01 betas=0.9,0.99",
+            "--save_state --save_last_n_epochs_state 1",
+            "--training_comment 'a \"b\" $(c) {d}'",
+            "--network_dropout=0.1",
+            "--timestep_sampling shift --discrete_flow_shift 2.2",
+            "--max_data_loader_n_workers 0",
+            "--gradient_accumulation_steps 2",
+        ]
+    ),
+    unique=True,
+).map(" ".join)
+
+
+@patient
+@given(VALID, FLAGS)
+def test_from_the_form_over_yaml_to_the_command_nothing_is_lost(home, practice, project, valid, f):
+    settings = {**valid, "output_dir": "ball", "advanced_flags": f, "samples_enabled": False}
+    if settings["optimizer_type"] == "Adafactor":
+        settings["optimizer_type"] = "AdamW"  # Adafactor takes neither of the arguments, as is told
+    typed = parse({name: as_typed(value) for name, value in settings.items()})
+    configs.save(home, "kept", typed)
+    loaded, problems = configs.load(home, "kept")
+    assert (loaded, problems) == (settings, [])
+    found = check(home, practice, loaded)
+    assert [error for error in found.errors if error.field == "advanced_flags"] == []
+    train = options(found.plan.stages[2])
+    for name, option in FROM_SETTINGS.items():
+        assert train[option] == settings[name]
+    assert train["max_train_epochs"] == settings["epochs"]
+    words = shlex.split(f)
+    assert words == found.plan.stages[2].argv[-len(words) :] or not words
+    for word in words:
+        assert found.plan.stages[2].argv.count(word) >= 1
+    given_twice = [w for w in found.plan.stages[2].argv if w.startswith("--")]
+    assert len(given_twice) == len({w.split("=")[0] for w in given_twice})
+    assert_config(found.plan, settings)
+
+
+FROM_SETTINGS = {
+    "learning_rate": "learning_rate",
+    "optimizer_type": "optimizer_type",
+    "lora_rank": "network_dim",
+    "lora_dims": "network_alpha",
+    "seed": "seed",
+    "output_name": "output_name",
+}
 
 
 def assert_config(plan, settings) -> None:

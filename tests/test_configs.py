@@ -50,6 +50,59 @@ def test_a_file_written_by_hand_is_read_as_meant(home):
     assert {problem.field for problem in problems} == {"epochs", "old_key", "seed", "2"}
 
 
+EARLIER = """
+trigger_word: ohwx
+vram_profile: '24'
+epochs: 3
+batch_size: 1
+learning_rate: 5e-05
+optimizer_type: adamw8bit
+prompt: a woman
+resolution: 1024x1024
+seed: 7
+lora_rank: 32
+lora_dims: 32
+output_dir: output/my face
+output_name: my_face
+image_repeats: 8
+advanced_flags: --fp8_base --fp8_scaled --blocks_to_swap 16 --gradient_checkpointing
+samples_enabled: true
+sample_prompt_text: |
+  # portrait
+  {{trigger}} smiling --w 512
+sample_every_epochs: 1
+sample_every_steps: 0
+sample_at_first: true
+"""
+
+
+def test_a_file_of_the_earlier_tool_loads_whole(home):
+    (home.configs / "earlier.yaml").write_text(EARLIER)
+    loaded, problems = configs.load(home, "earlier")
+    assert problems == []
+    assert (loaded["output_dir"], loaded["optimizer_type"]) == ("my face", "AdamW8bit")
+    assert (loaded["learning_rate"], loaded["image_repeats"]) == (5e-5, 8)
+    assert loaded["sample_prompt_text"] == "# portrait\n{{trigger}} smiling --w 512"
+    assert loaded["advanced_flags"].startswith("--fp8_base")
+
+
+def test_named_configurations_are_listed_and_deleted(home):
+    for name in ("one", "two words", "last_config", "draft-x"):
+        configs.save(home, name, {})
+    (home.configs / "models.yaml").write_text("dit: /x\n")
+    (home.configs / "imports.yaml").write_text("roots: []\n")
+    (home.configs / "recipes").mkdir()
+    assert {one["name"] for one in configs.names(home)} == {"one", "two words"}
+    configs.remove(home, "one")
+    assert [one["name"] for one in configs.names(home)] == ["two words"]
+    with pytest.raises(NotFound):
+        configs.remove(home, "one")
+    for name in ("models", "imports", "../x"):
+        with pytest.raises(Invalid):
+            configs.remove(home, name)
+    assert (home.configs / "models.yaml").exists()
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -153,11 +153,27 @@ def test_stop_leaves_nothing_of_the_real_trainer(real):
     assert births.birth(record["child"]["pid"]) is None
 
 
-def test_a_failure_of_the_real_trainer_is_explained(real):
-    flags = "--gradient_checkpointing --lr_scheduler nosuch"
-    settings = {**SETTINGS, "samples_enabled": False, "advanced_flags": flags}
+@pytest.fixture
+def full_card(monkeypatch):
+    """The harness raises what CUDA raises when the card is full, at this step."""
+    monkeypatch.setenv("MUSUBI_REAL_OOM_STEP", "2")
+
+
+def test_a_failure_of_the_real_trainer_is_explained(full_card, real):
+    settings = {**SETTINGS, "samples_enabled": False}
     job = real.post("/api/projects/ball/train", {"settings": settings})["id"]
     ended = real.wait_for(job, seconds=300)
     assert ended["state"] == "failed" and ended["exit_code"] == 1
-    assert "nosuch" in ended["reason"] + (ended["hint"] or "")
+    assert "memory" in ended["reason"] and ended["hint"]
     assert "TRAINING ABORTED WITH ERROR (exit code 1)" in real.log(job)
+
+
+def test_what_the_real_trainer_would_fail_on_late_is_refused_before(real):
+    flags = "--gradient_checkpointing --lr_scheduler nosuch"
+    answer = real.call(
+        "POST",
+        "/api/projects/ball/train",
+        json={"settings": {**SETTINGS, "advanced_flags": flags}},
+    )
+    assert answer.status_code == 422 and answer.json()["field"] == "advanced_flags"
+    assert "nosuch" in answer.json()["error"]
