@@ -407,11 +407,12 @@ def _sample_sets(settings: Settings, steps: int) -> int:
 
 
 def _look_around(place: Place, order: Order, found: Check) -> None:
-    """Whether the machine can take the run."""
+    """Whether the machine can take the run; of its memory only when the flags could be read."""
     machine, load = place.machine, order.load
     if machine is None:
         return
-    known = measured.vram(place.home, load, machine.gpu_name)
-    found.warnings += surroundings.vram(machine, load, known)
-    found.warnings += surroundings.ram(machine, load)
     found.errors += surroundings.disk(machine, found.estimate["disk"])
+    if "advanced_flags" not in [error.field for error in found.errors]:
+        known = measured.vram(place.home, load, machine.gpu_name)
+        found.warnings += surroundings.vram(machine, load, known)
+        found.warnings += surroundings.ram(machine, load)

@@ -167,7 +167,7 @@ class OptionTables:
 
     def get(self, trainer: Installed) -> Table:
         """The installed options once they are known, the recorded ones until then. Never waits."""
-        if trainer.practice:
+        if trainer.practice or not is_musubi(trainer.scripts):
             return recorded()
         with self._lock:
             key = self._key(trainer)
@@ -229,6 +229,18 @@ class OptionTables:
         return self._folder / f"options-{key}.json"
 
 
+@lru_cache(maxsize=8)
+def is_musubi(scripts: Path) -> bool:
+    """Whether the scripts are Musubi's: reading the options of others would run them.
+
+    Told from the import of its package, which all of its scripts have.
+    """
+    try:
+        return all(b"musubi_tuner" in (scripts / name).read_bytes() for name in SCRIPTS)
+    except OSError:
+        return False
+
+
 def _digest(trainer: Installed) -> str:
     """Over version, interpreter, where Hugging Face is told to look, and every Python file."""
     hub = [os.environ.get(name) for name in HUB_VARIABLES]
@@ -252,11 +264,20 @@ def _installed(answer: dict, trainer: Installed) -> Table:
     return Table(answer["scripts"], source, installed=True, hub=hub if told else None)
 
 
+BASIC = {  # options without which a table is not one of Musubi's
+    LATENTS: {"--dataset_config", "--vae"},
+    TEXT_ENCODER: {"--dataset_config", "--text_encoder"},
+    TRAIN: {"--dataset_config", "--dit", "--network_module", "--optimizer_type"},
+}
+
+
 def _usable(scripts: object) -> bool:
     """Tell whether a parser can be built for each script."""
     try:
         table = Table(scripts, "")
-        return all(table.parser(script) and table.names(script) for script in SCRIPTS)
+        return all(
+            table.parser(name) and basic <= {*table.names(name)} for name, basic in BASIC.items()
+        )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, argparse.ArgumentError):
         return False
 

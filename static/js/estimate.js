@@ -12,6 +12,8 @@ const SOURCES = {
   "Musubi's table": "by Musubi’s table",
 };
 
+const CACHES = { latents: "Latents", text_encoder: "Texts" };
+
 let card = null; // the GPU a run would use, as /api/state says
 
 /** Say which card there is; `suggested` as in /api/state, or null. */
@@ -24,7 +26,7 @@ export function drawEstimate(estimate, stages) {
   drawSum(estimate);
   const box = find("[data-takes]", section);
   box.hidden = !estimate?.steps;
-  say(find("[data-card]"), estimate ? cardLine(estimate) : "");
+  say(find("[data-vram-note]"), estimate ? cardLine(estimate) : "");
   if (box.hidden) return;
   const { seconds, vram, disk } = estimate;
   const parts = [`about ${duration(rounded(seconds))}`, vram && `${gb(vram)} VRAM`, `${bytes(disk.all)} on disk`];
@@ -56,7 +58,7 @@ function rows({ seconds, seconds_per_step, time_source, vram, vram_source, ram, 
     ram && ["RAM", `about ${gb(ram)}`, "for swapped blocks and for loading"],
     ["LoRA", files, disk.files > 1 ? "a checkpoint after each epoch, the last one is the LoRA" : ""],
     ["Disk", `about ${bytes(disk.all)}`, disk.states ? `${bytes(disk.states)} of it training states` : ""],
-    ...notes.map(({ title, note }) => [title, note, ""]),
+    ...notes.map(({ name, note }) => [CACHES[name], note, ""]),
   ].filter(Boolean);
 }
 
@@ -67,7 +69,8 @@ const row = ([name, value, source]) => [
 
 function cardLine({ vram }) {
   if (!vram) return "";
-  const has = card ? ` Your ${card.gpu} has ${gb(card.vram)}.` : "";
+  const tight = card && vram > card.vram ? "; Musubi’s table is on the high side" : "";
+  const has = card ? ` Your ${card.gpu} has ${gb(card.vram)}${tight}.` : "";
   return `Needs about ${gb(vram)} with these settings.${has}`;
 }
 

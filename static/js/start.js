@@ -17,6 +17,7 @@ let asked = null; // the check under way, to be called off by the next
 let pressed = false; // Start was pressed: what is missing is now said as an error
 let starting = false;
 let hadErrors = null;
+let hadFix = false;
 
 async function check() {
   asked?.abort();
@@ -53,6 +54,9 @@ function drawProblems(errors, warnings) {
   box.hidden = rows.length === 0;
   box.dataset.tone = errors.length ? (pressed ? "danger" : "quiet") : "warn";
   if (Boolean(errors.length) !== hadErrors || pressed) box.open = errors.length > 0;
+  const fix = warnings.some((warning) => warning.fix);
+  if (fix && !hadFix) box.open = true; // what would go wrong, with a way out, is not only a note
+  hadFix = fix;
   hadErrors = errors.length > 0;
   const toDo = pressed ? "This keeps it from starting" : "Before it can start";
   const title = errors.length ? toDo : `Good to know before the start: ${count(warnings.length, "note")}`;

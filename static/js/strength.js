@@ -7,10 +7,10 @@ export const STRENGTH = ["learning_rate", "lora_rank", "lora_dims"];
 
 /** From which strength on -> what it is. Sources of the bounds: configs/recipes/. */
 const WORDS = [
-  [6e-4, "very strong: few runs survive this", "warn"],
-  [2e-4, "strong: for short runs of some hundred steps", "quiet"],
-  [3e-5, "usual", "quiet"],
-  [0, "gentle: needs many steps", "quiet"],
+  [6e-4, "very strong, most runs are spoilt by it; usual is 3e-5 to 2e-4", "warn"],
+  [2.02e-4, "strong, for short runs of some hundred steps; usual is 3e-5 to 2e-4", "quiet"],
+  [3e-5, "in the usual range of 3e-5 to 2e-4", "quiet"],
+  [0, "gentle, needs many steps; usual is 3e-5 to 2e-4", "quiet"],
 ];
 
 const short = (number) => Number(number.toPrecision(3)).toExponential().replace("e-0", "e-");
@@ -30,5 +30,5 @@ export function drawStrength(settings) {
   }
   const [, words, tone] = WORDS.find(([from]) => strength >= from * 0.999);
   box.dataset.tone = tone;
-  say(box, `Effective strength: ${dims} / ${rank} × ${typed} = ${short(strength)}, ${words}. Usual is 3e-5 to 2e-4.`);
+  say(box, `Effective strength: ${dims} / ${rank} × ${typed} = ${short(strength)}, ${words}.`);
 }
