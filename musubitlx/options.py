@@ -144,6 +144,7 @@ class Installed(Protocol):
 
 
 PROGRAM = Path(__file__).with_name("read_options.py")
+READER = "options reader"  # the name of the threads that read
 MARKER = b"--- options of Musubi's scripts ---"
 FORMAT = 1  # of the cache file; another number is read anew
 KEY_S = 30.0  # so long the files are believed to be as they were
@@ -196,7 +197,7 @@ class OptionTables:
             self._tables[key] = _installed(kept, trainer)
             return
         self._reading.add(key)
-        reader = threading.Thread(target=self._read, args=(trainer, key), daemon=True)
+        reader = threading.Thread(target=self._read, args=(trainer, key), name=READER, daemon=True)
         reader.start()
 
     def _read(self, trainer: Installed, key: str) -> None:

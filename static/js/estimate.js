@@ -69,7 +69,7 @@ const row = ([name, value, source]) => [
 
 function cardLine({ vram }) {
   if (!vram) return "";
-  const tight = card && vram > card.vram ? "; Musubi’s table is on the high side" : "";
+  const tight = card && vram > card.vram && vram < 1.13 * card.vram ? ", and the table is on the high side" : "";
   const has = card ? ` Your ${card.gpu} has ${gb(card.vram)}${tight}.` : "";
   return `Needs about ${gb(vram)} with these settings.${has}`;
 }
