@@ -301,15 +301,13 @@ export const labelOf = (name) =>
 
 /** Show each problem at its field: those of fields the person has been at, or `all`. */
 export function showErrors(problems, { all = false } = {}) {
-  const byField = new Map(
-    problems.filter((problem) => controls.has(problem.field)).map((problem) => [problem.field, problem]),
-  );
   for (const [name, control] of controls) {
-    const problem = byField.get(name);
-    const shownNow = problem && (all || touched.has(name));
+    const mine = problems.filter((problem) => problem.field === name);
+    const shownNow = mine.length > 0 && (all || touched.has(name));
+    const lines = mine.map(({ error, hint }) => [error, hint].filter(Boolean).join(" "));
     const box = find(`#${CSS.escape(name)}-error`);
     box.hidden = !shownNow;
-    say(box, shownNow ? [problem.error, problem.hint].filter(Boolean).join(" ") : "");
+    say(box, shownNow ? lines.join("\n") : "");
     if (shownNow) control.setAttribute("aria-invalid", "true");
     else control.removeAttribute("aria-invalid");
   }
