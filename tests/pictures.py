@@ -26,7 +26,12 @@ SETTINGS = {
     "sample_prompt_text": "{{trigger}}, a red ball on a soft background\n{{trigger}}, a red ball",
     "sample_at_first": True,
 }
-SIZES = {"page": (1366, 900), "phone": (390, 844), "images": (1366, 900)}
+SIZES = {
+    "page": (1366, 900),
+    "phone": (390, 844),
+    "images": (1366, 900),
+    "settings": (1366, 900),
+}
 
 
 def ball(seed: int) -> bytes:
@@ -109,6 +114,11 @@ def take(server: Program) -> None:
                 page.get_by_text("Dataset health").click()
                 page.evaluate("document.querySelector('[data-images]').scrollIntoView()")
                 page.wait_for_timeout(300)
+            if name == "settings":
+                page.get_by_label("Recipe", exact=True).select_option("Object")
+                page.locator("[data-takes] summary").click()
+                page.evaluate("document.querySelector('[data-settings]').scrollIntoView()")
+                page.wait_for_timeout(800)
             with Image.open(io.BytesIO(page.screenshot())) as shot:
                 shot.convert("RGB").save(ROOT / f"docs/pictures/{name}.webp", quality=80, method=6)
             page.close()
