@@ -25,6 +25,7 @@ from musubitlx import (
 )
 from musubitlx.commands import Order
 from musubitlx.errors import Advice, Invalid, ManyInvalid, UserError
+from musubitlx.flagrules.given import OWN
 from musubitlx.flags import Flags
 from musubitlx.home import Home
 from musubitlx.jobs import Plan
@@ -274,7 +275,8 @@ def _unknown_options(table: Table, plan: Plan) -> Iterator[UserError]:
             yield _too_old(table, unknown, stage.title)
 
 
-OURS = {name for name, _ in commands.OWN} | {
+OURS = {
+    *OWN,
     *("--dit", "--vae", "--text_encoder", "--model_version", "--dataset_config", "--output_dir"),
     *("--output_name", "--max_train_epochs", "--learning_rate", "--optimizer_type"),
     *("--network_dim", "--network_alpha", "--seed", "--persistent_data_loader_workers", "--sdpa"),

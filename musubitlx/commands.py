@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from musubitlx import buckets, caches, measured, models, presets
+from musubitlx.flagrules import ATTENTION
+from musubitlx.flagrules.given import OWN
 from musubitlx.jobs import Plan, Stage
 from musubitlx.measured import Load
 from musubitlx.musubi import Trainer
@@ -21,19 +23,6 @@ from musubitlx.settings import Settings
 
 QUEUE = "gpu0"
 MODEL_VERSION = "original"
-ATTENTION = ("--sdpa", "--flash_attn", "--xformers")  # Musubi takes the first of several
-
-# What the training stage is given where the advanced flags say nothing else. Musubi's own defaults
-# are wrong for Qwen-Image in many places: all is said aloud.
-OWN = (
-    ("--save_every_n_epochs", "1"),
-    ("--network_module", "networks.lora_qwen_image"),
-    ("--mixed_precision", "bf16"),
-    ("--save_precision", "bf16"),
-    ("--timestep_sampling", "qwen_shift"),
-    ("--weighting_scheme", "none"),
-    ("--max_data_loader_n_workers", "2"),
-)
 
 
 @dataclass(frozen=True)
@@ -232,8 +221,9 @@ def _training(order: Order) -> Stage:
 
 
 def _own(values: dict) -> list[str]:
-    """What is given where the advanced flags say nothing else."""
-    arguments = [word for pair in OWN if pair[0] not in values for word in pair]
+    """What is given where the advanced flags say nothing else; Musubi's own defaults are wrong
+    for Qwen-Image in many places."""
+    arguments = [word for pair in OWN.items() if pair[0] not in values for word in pair]
     if values.get("--max_data_loader_n_workers") != 0:  # with no worker Musubi refuses it
         arguments += [w for w in ["--persistent_data_loader_workers"] if w not in values]
     return arguments + ([] if any(name in values for name in ATTENTION) else ["--sdpa"])

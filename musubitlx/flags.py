@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from musubitlx import flagrules
 from musubitlx.errors import Invalid, UserError
-from musubitlx.flagrules import TAKEN, shown
+from musubitlx.flagrules.given import ELSEWHERE, TAKEN, Given, nearest, shown
 from musubitlx.options import LATENTS, TEXT_ENCODER, TRAIN, TYPES, Table
 
 FIELD = "advanced_flags"
@@ -61,7 +61,7 @@ def read(
     """
     reader = _Reader(table)
     reader.read(line)
-    given = flagrules.Given(reader.values, _defaults(table), settings or {}, folder)
+    given = Given(reader.values, _defaults(table), settings or {}, folder)
     for problem in flagrules.problems(given):
         reader.tell(*problem)
     if not reader.errors:
@@ -236,9 +236,9 @@ class _Reader:
         if others := [script for script in CACHING if self.table.knows(script, name)]:
             places = " and ".join(CACHING[script] for script in others)
             text = f"{shown(name)} belongs to {places}, not to the training"
-            return text, flagrules.ELSEWHERE.get(name, "Take it out.")
-        if name in flagrules.ELSEWHERE:
-            return text, flagrules.ELSEWHERE[name]
+            return text, ELSEWHERE.get(name, "Take it out.")
+        if name in ELSEWHERE:
+            return text, ELSEWHERE[name]
         if meant:
             return text, f"Write {meant}."
         if re.search(r"[^\S ]", name):
@@ -302,7 +302,7 @@ def _listed(choices: list) -> str:
 
 def _choices(text: str, choices: list) -> str:
     """All choices, the nearest first."""
-    near = flagrules.nearest(text, [str(one) for one in choices])
+    near = nearest(text, [str(one) for one in choices])
     first = f"Did you mean {near}? " if near else ""
     return f"{first}Choose {_listed(choices)}."
 

@@ -13,6 +13,8 @@ from inputs import patient
 
 from musubitlx import flagrules, flags, options, presets, settings
 from musubitlx.errors import Invalid
+from musubitlx.flagrules import given as facts
+from musubitlx.flagrules import schedule
 from musubitlx.options import TRAIN
 
 TABLE = options.recorded()
@@ -326,7 +328,7 @@ def test_a_bad_line_is_refused_with_the_reason(line, words, tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("name", flagrules.TAKEN)
+@pytest.mark.parametrize("name", facts.TAKEN)
 def test_what_the_form_gives_is_not_said_twice(name):
     for line in (f"{name} x", f"{name}=x", f"--fp8_base {name} 1"):
         found = read(line)
@@ -483,20 +485,20 @@ def test_what_is_ignored_or_unwise_is_a_warning(line, words, tmp_path):
 
 
 def test_every_rule_is_about_options_there_are():
-    named = {*flagrules.TAKEN, *flagrules.OWN, *flagrules.REFUSED, *flagrules.NO_EFFECT}
-    named |= {*flagrules.RANGES, *flagrules.ATTENTION, *flagrules.FILES}
+    named = {*facts.TAKEN, *facts.OWN, *flagrules.REFUSED, *flagrules.NO_EFFECT}
+    named |= {*facts.RANGES, *flagrules.ATTENTION, *flagrules.FILES}
     named |= {rule.option for rule in flagrules.RULES}
     named |= {name for name, others in flagrules.NEEDS for name in (name, *others)}
     named |= {name for name, _, _ in flagrules.SAMPLED}
-    named |= {name for used, _ in flagrules.SCHEDULERS.values() for name in used}
+    named |= {name for used, _ in schedule.SCHEDULERS.values() for name in used}
     assert named <= set(KNOWN)
-    assert not set(flagrules.ELSEWHERE) & set(KNOWN)
+    assert not set(facts.ELSEWHERE) & set(KNOWN)
 
 
 def test_no_default_of_musubi_and_nothing_of_the_command_is_out_of_range():
     rows = {name: row for row in TABLE.options(TRAIN) for name in row["option_strings"]}
-    for name, (low, high, _) in flagrules.RANGES.items():
-        value = flagrules.OWN.get(name, rows[name].get("default"))
+    for name, (low, high, _) in facts.RANGES.items():
+        value = facts.OWN.get(name, rows[name].get("default"))
         assert value is None or low <= value <= high, name
 
 
@@ -517,7 +519,7 @@ def check(line: str) -> flags.Flags:
     if found.errors:
         assert found.words == []
     else:
-        assert not set(flagrules.TAKEN) & {word.split("=")[0] for word in found.words}
+        assert not set(facts.TAKEN) & {word.split("=")[0] for word in found.words}
         TABLE.parser(TRAIN, Strict).parse_args(found.words)
     return found
 

@@ -1,0 +1,129 @@
+"""Rules of the network: which there are, and what their arguments may be.
+
+Source: Musubi Tuner 0.3.4, networks/.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from musubitlx.flagrules.given import (
+    Given,
+    Problem,
+    ignored,
+    literal,
+    nearest,
+    pairs,
+    shown,
+    unknown_key,
+)
+
+# -- the network -----------------------------------------------------------------------------------
+
+NETWORKS = ("networks.lora_qwen_image", "networks.loha", "networks.lokr")
+OTHER_NETWORKS = tuple(  # of Musubi too; they find nothing to train in Qwen-Image, or too much
+    f"networks.lora{name}"
+    for name in (
+        *("", "_flux", "_flux_2", "_framepack", "_hidream_o1", "_hv_1_5", "_ideogram4"),
+        *("_kandinsky", "_krea2", "_wan", "_zimage"),
+    )
+)
+NETWORK_ARGS = {
+    "conv_dim": int,
+    "conv_alpha": float,
+    "rank_dropout": float,
+    "module_dropout": float,
+    "loraplus_lr_ratio": float,
+    "verbose": str,
+    "exclude_patterns": list,
+    "include_patterns": list,
+    "factor": int,
+}
+RESERVED = ("multiplier", "network_dim", "network_alpha", "vae", "text_encoders", "unet")
+RESERVED += ("neuron_dropout", "module_class", "module_kwargs", "target_replace_modules", "prefix")
+
+
+def kind_of(given: Given) -> str:
+    """The last part of the network module: lora_qwen_image, loha, lokr."""
+    return given.get("--network_module").rsplit(".", 1)[-1]
+
+
+def network(given: Given) -> Iterator[Problem]:
+    """The network's module and its arguments."""
+    module = given.get("--network_module")
+    name = module.removeprefix("musubi_tuner.")
+    if name in OTHER_NETWORKS:
+        yield Problem(
+            f"--network_module {module} is for another model", f"Use {', '.join(NETWORKS)}."
+        )
+    elif name.startswith("networks.") or "." not in name:
+        if name not in NETWORKS:
+            near = nearest(name, NETWORKS)
+            yield Problem(
+                f"Musubi has no --network_module {shown(module)}",
+                f"Did you mean {near}?" if near else f"Use {', '.join(NETWORKS)}.",
+            )
+    elif not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", module):
+        yield Problem(f"--network_module can't be {shown(module)}", f"Use {', '.join(NETWORKS)}.")
+    else:
+        yield ignored(
+            f"--network_module {shown(module)} is not one of Musubi's",
+            "Its package has to be installed in Musubi's environment.",
+        )
+        return
+    yield from network_args(given)
+
+
+def network_args(given: Given) -> Iterator[Problem]:
+    """What is wrong with the keys and values of --network_args."""
+    found: list[Problem] = []
+    given_pairs = pairs(given, "--network_args", found)
+    yield from found
+    for key, text in given_pairs.items():
+        if key in RESERVED:
+            yield Problem(
+                f"--network_args: {key} can't be given, Musubi gives it itself", "Take it out."
+            )
+        elif key not in NETWORK_ARGS or (key == "factor" and kind_of(given) != "lokr"):
+            known = [one for one in NETWORK_ARGS if one != "factor" or kind_of(given) == "lokr"]
+            yield unknown_key("--network_args", key, known, refused=False)
+        else:
+            yield from _network_value(given, key, text)
+
+
+def _network_value(given: Given, key: str, text: str) -> Iterator[Problem]:
+    if problem := _wrong_value(key, text):
+        yield Problem(f"--network_args: {key} can't be {shown(text)}", problem)
+    elif key in ("conv_dim", "conv_alpha"):
+        yield ignored(
+            f"--network_args: {key} has no effect, Qwen-Image has no convolutions", "Take it out."
+        )
+    elif key == "loraplus_lr_ratio" and kind_of(given) in ("loha", "lokr"):
+        yield ignored(f"--network_args: {key} has no effect for LoHa and LoKr", "Take it out.")
+    elif key == "verbose" and text != "True":
+        yield ignored(f"--network_args: verbose={shown(text)} has no effect", "Write verbose=True.")
+
+
+def _wrong_value(key: str, text: str) -> str | None:
+    """What to write instead of a value Musubi can't read; None when it can."""
+    kind = NETWORK_ARGS[key]
+    if kind is list:
+        return None if _are_patterns(text) else f"Write \"{key}=['.*attn.*']\", quotes and all."
+    try:
+        number = kind(text)
+    except (ValueError, OverflowError):
+        return f"Write a {'whole ' if kind is int else ''}number."
+    if key.endswith("_dropout") and not 0 <= number < 1:
+        return "Write a number from 0 to below 1."
+    return None if kind is str or abs(number) < 1e9 else "Write a number of the usual size."
+
+
+def _are_patterns(text: str) -> bool:
+    try:
+        value = literal(text)
+        if not isinstance(value, list):
+            return False
+        return all(isinstance(one, str) and re.compile(one) is not None for one in value)
+    except (ValueError, re.error, RecursionError, OverflowError):
+        return False
