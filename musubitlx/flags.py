@@ -93,6 +93,7 @@ class _Reader:
     def __init__(self, table: Table):
         self.table = table
         self.rows = {name: row for row in table.options(TRAIN) for name in row["option_strings"]}
+        self.plain = {_plain(name): name for name in (*TAKEN, *self.rows)}
         self.words: list[str] = []
         self.values: dict[str, Any] = {}
         self.errors: list[Invalid] = []
@@ -147,7 +148,7 @@ class _Reader:
         name = word.partition("=")[0]
         if word in self.rows or name in self.rows or name in TAKEN:
             return True
-        if word[:1] in DASHES and word:
+        if word and word[0] in DASHES:
             return self._meant(name) is not None
         if not word.startswith("-"):
             return False
@@ -245,13 +246,12 @@ class _Reader:
             return text, "It holds a special space, as web pages do: type an ordinary one."
         if whole := self._starts(name):
             return f"{text}, it is cut short", f"Write {' or '.join(whole[:4])}."
-        near = difflib.get_close_matches(_plain(name)[:80], [_plain(one) for one in self.rows], n=1)
-        return text, f"Did you mean --{near[0]}?" if near else None
+        near = difflib.get_close_matches(_plain(name)[:80], list(self.plain), n=1)
+        return text, f"Did you mean {self.plain[near[0]]}?" if near else None
 
     def _meant(self, name: str) -> str | None:
         """The option whose name this is but for dashes and letter case."""
-        plain = _plain(name)
-        return next((one for one in (*self.rows, *TAKEN) if _plain(one) == plain), None)
+        return self.plain.get(_plain(name))
 
     def _starts(self, name: str) -> list[str]:
         """The options an abbreviation may stand for."""

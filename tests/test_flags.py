@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -582,6 +583,18 @@ def broken() -> list[str]:
             if row.get("choices"):
                 lines += [f"{name} nosuch", f"{name}="]
     return lines
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["--zzz ", "-", "x ", "a=b ", "--x=", "'' ", "9", "(", "[", "--fp8_base=1 ", "– ", "\u00a0"],
+)
+def test_the_longest_line_is_read_at_once(piece):
+    for start in ("", "--optimizer_args a=", "--network_args exclude_patterns=", "--resume "):
+        line = (start + piece * flags.LONGEST)[: flags.LONGEST]
+        began = time.monotonic()
+        check(line)
+        assert time.monotonic() - began < 2
 
 
 def test_hundreds_of_broken_lines_each_have_an_error():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -170,6 +171,13 @@ class FakeNvml:
         self.fail("power")
         return 123_456
 
+    def nvmlDeviceGetComputeRunningProcesses(self, handle):
+        self.fail("processes")
+        return [
+            SimpleNamespace(pid=2**22 + 1, usedGpuMemory=None),  # as on Windows
+            SimpleNamespace(pid=os.getpid(), usedGpuMemory=GB),
+        ]
+
 
 class Clock:
     now = 1000.0
@@ -194,14 +202,18 @@ CARD = {"name": "Card", "used": 3 * GB, "total": 12 * GB, "percent": 25.0}
 def test_the_cards_with_all_figures(nvml):
     fake, nvidia = nvml(cards=2), Nvidia()
     cards, reason = nvidia.gpus()
+    holders = [card.pop("processes") for card in cards]
     assert cards == [{"index": i, **CARD, "temperature": 55, "power": 123} for i in range(2)]
+    assert [one["pid"] for one in holders[0]] == [os.getpid(), 2**22 + 1]
+    assert [one["used"] for one in holders[0]] == [GB, None]
+    assert holders[0][0]["name"] == psutil.Process().name() and holders[0][1]["name"] == "a program"
     assert reason is None
     nvidia.gpus()
     assert fake.inits == 1
 
 
 def test_what_a_card_does_not_tell_is_none(nvml):
-    nvml(temperature="NotSupported", power="NotSupported", name="Unknown")
+    nvml(temperature="NotSupported", power="NotSupported", name="Unknown", processes="NotSupported")
     [card], reason = Nvidia().gpus()
     assert (card["temperature"], card["power"], card["name"]) == (None, None, "GPU 0")
     assert reason is None

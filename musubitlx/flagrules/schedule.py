@@ -303,9 +303,17 @@ def _scheduler_class(given: Given, args: dict) -> Iterator[Problem]:
             f"--lr_scheduler_type {bare} can't be used, it needs what no flag can give",
             "Use another scheduler.",
         )
-    elif missing := [key for key in CLASSES.get(bare, ()) if key not in args]:
+    elif missing := _missing(bare, args):
         told = " ".join(f"{key}=…" for key in missing)
         yield Problem(
             f"--lr_scheduler_type {bare} needs {', '.join(missing)}",
             f"Add --lr_scheduler_args {told}",
         )
+
+
+def _missing(scheduler: str, args: dict) -> list[str]:
+    """The arguments a scheduler of torch can't do without and was not given."""
+    missing = [key for key in CLASSES.get(scheduler, ()) if key not in args]
+    if {"epochs", "steps_per_epoch"} <= set(args):  # OneCycleLR's other way to say how long
+        return [key for key in missing if key != "total_steps"]
+    return missing

@@ -1,18 +1,268 @@
-"""The options read from an installation are the recorded ones, and its refusals are foreseen.
-
-Runs when the variables named in test_real_musubi.py name an installation of version 0.3.4.
-"""
+"""The options and the rules of flags against the installed Musubi Tuner, without a model."""
 
 from __future__ import annotations
 
-from test_real_musubi import pytestmark  # noqa: F401
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
 
-from musubitlx import musubi, options
+import pytest
+
+from musubitlx import flags, musubi, options, settings
+from musubitlx.home import Home
+
+GIVEN = {name: os.environ.get(name) for name in ("MUSUBI_DIR", "MUSUBI_PYTHON")}
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not all(GIVEN.values()), reason="the real Musubi: set " + ", ".join(GIVEN)),
+]
 
 
-def test_the_installed_options_are_those_that_were_recorded(home):
-    trainer = musubi.find(home)
-    assert trainer.version == options.RECORDED_VERSION
-    answer = options.read_installed(trainer)
-    assert answer["scripts"] == options.load_table()
-    assert answer["hub"]["cache"]
+@pytest.fixture
+def trainer(tmp_path) -> musubi.Trainer:
+    found = musubi.find(Home(tmp_path))
+    if found.version != options.RECORDED_VERSION:
+        pytest.skip(f"recorded is {options.RECORDED_VERSION}, installed {found.version}")
+    return found
+
+
+def test_the_installed_options_are_the_recorded_ones(trainer):
+    assert options.read_installed(trainer)["scripts"] == options.load_table()
+
+
+# Goes through a training's preparation with the trainer's own functions: the model is one
+# linear layer in a block of the right name, and the dataset a list.
+ASK = """
+import json, logging, sys
+import torch
+import musubi_tuner.qwen_image_train_network as script
+from musubi_tuner.hv_train_network import setup_parser_common
+from musubi_tuner.modules.custom_offloading_utils import BlockSwapConfig
+from musubi_tuner.training.accelerator_setup import prepare_accelerator
+from musubi_tuner.utils import model_utils, sai_model_spec, train_utils
+
+class QwenImageTransformerBlock(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.to_q = torch.nn.Linear(8, 8)
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([QwenImageTransformerBlock()])
+    def enable_gradient_checkpointing(self, *_):
+        pass
+
+class Items(list):
+    def set_max_train_steps(self, steps):
+        pass
+
+def prepare(line):
+    parser = script.qwen_image_setup_parser(setup_parser_common())
+    args = parser.parse_args(line + ["--dit", "x", "--dataset_config", "x"])
+    script.qwen_image_utils.resolve_model_version_args(args)
+    args.dit_dtype = "bfloat16"
+    model_utils.str_to_dtype(args.vae_dtype or "bf16")
+    trainer = script.QwenImageNetworkTrainer()
+    if not trainer._validate_args_and_init(args):
+        raise RuntimeError("it trains nothing")
+    accelerator = prepare_accelerator(args)
+    if (args.blocks_to_swap or 0) > 0:
+        BlockSwapConfig.from_args(args, accelerator.device, supports_backward=True)
+        assert args.blocks_to_swap <= 59
+    model = Model()
+    network = trainer._build_network(args, accelerator, model, None, torch.bfloat16)
+    made = trainer._build_optimizer_and_dataloader(
+        args, accelerator, network, Items(range(50)), None, model
+    )
+    optimizer, scheduler = made[0], made[5]
+    network.train()
+    for step in range(1, 4):
+        model.blocks[0].to_q(torch.ones(2, 8)).sum().backward()
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        for every in (args.save_every_n_steps, args.save_every_n_epochs):
+            every is not None and step % every
+    sai_model_spec.build_metadata(None, "qi", 0.0, "x", args.metadata_reso, None, None, None, None)
+
+logging.disable()
+for line in json.load(sys.stdin):
+    try:
+        prepare(line)
+        told = None
+    except (Exception, SystemExit) as error:
+        told = f"{type(error).__name__}: {error}"[:300]
+    print("TOLD", json.dumps(told))
+"""
+
+
+def ask(trainer: musubi.Trainer, lines: list[str], folder: Path, optimizer: str) -> list:
+    """What the real trainer says of each line: None, or its exception."""
+    base = ["--optimizer_type", optimizer, "--learning_rate", "5e-5", "--network_dim", "4"]
+    base += ["--network_alpha", "4", "--max_train_epochs", "2", "--mixed_precision", "no"]
+    base += ["--network_module", "networks.lora_qwen_image", "--max_data_loader_n_workers", "2"]
+    base += ["--save_every_n_epochs", "1", "--output_dir", str(folder), "--output_name", "x"]
+    ended = subprocess.run(
+        [trainer.python, "-c", ASK],
+        input=json.dumps([base + shlex.split(line) for line in lines]),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(trainer.source), "CUDA_VISIBLE_DEVICES": ""},
+    )
+    told = [line[5:] for line in ended.stdout.splitlines() if line.startswith("TOLD ")]
+    assert len(told) == len(lines), ended.stderr[-3000:]
+    return [json.loads(line) for line in told]
+
+
+FAILS = [
+    "--fp8_scaled",
+    "--sage_attn",
+    "--remove_first_image_from_target",
+    "--dim_from_weights",
+    "--vae_dtype float17",
+    "--log_with tensorboard",
+    "--blocks_to_swap 4 --block_swap_h2d_only",
+    "--blocks_to_swap 4 --block_swap_ring_size 0",
+    "--blocks_to_swap 60",
+    "--max_data_loader_n_workers 0 --persistent_data_loader_workers",
+    "--max_data_loader_n_workers -1",
+    "--save_every_n_epochs 0",
+    "--save_every_n_steps 0",
+    "--gradient_accumulation_steps 0",
+    "--metadata_reso 1024x1024",
+    "--network_dropout -0.1",
+    "--network_weights nosuch.safetensors",
+    "--base_weights nosuch.safetensors",
+    "--network_module networks.nosuch",
+    "--network_module lora_qwen_image",
+    "--network_module networks.lora_wan",
+    "--network_args rank_dropout",
+    "--network_args rank_dropout=much",
+    "--network_args rank_dropout=1",
+    "--network_args exclude_patterns=.*",
+    "--network_args unet=1",
+    "--optimizer_args betas",
+    "--optimizer_args a=b=c",
+    "--optimizer_args weight_decay=big",
+    "--optimizer_args betas=0.9",
+    "--optimizer_args weight_decay=-1",
+    "--optimizer_args weight_decy=0.1",
+    "--optimizer_args lr=1",
+    "--lr_scheduler cosin",
+    "--lr_scheduler COSINE",
+    "--lr_scheduler reduce_lr_on_plateau",
+    "--lr_scheduler cosine_warmup_with_min_lr",
+    "--lr_scheduler cosine_with_min_lr",
+    "--lr_scheduler cosine_with_min_lr --lr_scheduler_min_lr_ratio 0.1 "
+    "--lr_scheduler_args min_lr=1e-6",
+    "--lr_scheduler piecewise_constant",
+    "--lr_scheduler piecewise_constant --lr_scheduler_args step_rules=1",
+    "--lr_scheduler piecewise_constant --lr_scheduler_args \"step_rules='1:x,2'\"",
+    "--lr_scheduler constant --lr_warmup_steps 10%",
+    "--lr_scheduler rex --lr_warmup_steps 150%",
+    "--lr_scheduler warmup_stable_decay --lr_scheduler_args \"decay_type='a'\"",
+    "--lr_scheduler adafactor",
+    "--lr_scheduler inverse_sqrt --lr_scheduler_timescale 0",
+    "--lr_scheduler cosine --lr_scheduler_args foo=1",
+    "--lr_scheduler constant --lr_scheduler_args num_cycles=1",
+    "--lr_scheduler_type StepLr",
+    "--lr_scheduler_type StepLR",
+    "--lr_scheduler_type LambdaLR",
+    "--lr_scheduler_type ReduceLROnPlateau",
+    "--lr_scheduler_type OneCycleLR --lr_scheduler_args max_lr=1e-4",
+]
+
+WORKS = [
+    "--optimizer_args betas=0.9,0.99 weight_decay=0.01 eps=1e-8 amsgrad=True",
+    *(f"--lr_scheduler {name}" for name in ("constant", "linear", "cosine", "REX", "inverse_sqrt")),
+    *(f"--lr_scheduler {name}" for name in ("constant_with_warmup", "cosine_with_restarts")),
+    "--lr_scheduler cosine --lr_warmup_steps 10% --lr_scheduler_args num_cycles=1",
+    "--lr_scheduler polynomial --lr_scheduler_power 2 --lr_scheduler_args lr_end=1e-6",
+    "--lr_scheduler cosine_with_min_lr --lr_scheduler_min_lr_ratio 0.1",
+    "--lr_scheduler cosine_with_min_lr --lr_scheduler_args min_lr=1e-6",
+    "--lr_scheduler warmup_stable_decay --lr_warmup_steps 10% --lr_decay_steps 20% "
+    "--lr_scheduler_args \"decay_type='1-sqrt'\"",
+    "--lr_scheduler piecewise_constant --lr_scheduler_args \"step_rules='1:10,0.1'\"",
+    "--lr_scheduler rex --lr_scheduler_args rex_alpha=0.2 --lr_scheduler_min_lr_ratio 0",
+    "--lr_scheduler_type StepLR --lr_scheduler_args step_size=10",
+    "--lr_scheduler_type torch.optim.lr_scheduler.ConstantLR",
+    "--lr_scheduler_type OneCycleLR --lr_scheduler_args max_lr=1e-4 total_steps=200",
+    "--lr_scheduler_type OneCycleLR --lr_scheduler_args max_lr=1e-4 epochs=2 steps_per_epoch=50",
+    "--lr_scheduler_type CyclicLR --lr_scheduler_args base_lr=1e-5 max_lr=1e-4",
+    "--lr_scheduler_type CosineAnnealingLR --lr_scheduler_args T_max=10",
+    "--lr_scheduler_type CosineAnnealingWarmRestarts --lr_scheduler_args T_0=10",
+    "--lr_scheduler_type ExponentialLR --lr_scheduler_args gamma=0.9",
+    "--lr_scheduler_type MultiStepLR --lr_scheduler_args milestones=[10,20]",
+    "--network_args rank_dropout=0.1 module_dropout=0.1 \"exclude_patterns=['.*img.*']\"",
+    "--network_args loraplus_lr_ratio=4 verbose=True foo=1 conv_dim=4",
+    "--network_module networks.loha --network_dropout 0.1",
+    "--network_module networks.lokr --network_args factor=8",
+    "--network_module musubi_tuner.networks.lora_qwen_image --network_dropout 0.99",
+    "--max_data_loader_n_workers 0",
+    "--metadata_reso 1024",
+    "--vae_dtype fp16",
+    "--fp8_base --fp8_scaled",
+    "--block_swap_h2d_only",
+    "--gradient_accumulation_steps 4",
+]
+
+ADAFACTOR_FAILS = [
+    "--lr_warmup_steps 5",
+    "--optimizer_args relative_step=False --lr_scheduler adafactor",
+    "--optimizer_args relative_step=False warmup_init=True --lr_warmup_steps 5",
+    "--optimizer_args betas=0.9,0.99",
+]
+ADAFACTOR_WORKS = [
+    "",
+    "--lr_scheduler cosine",
+    "--lr_scheduler adafactor",
+    "--optimizer_args relative_step=False --lr_scheduler constant_with_warmup --lr_warmup_steps 5",
+    "--optimizer_args relative_step=False scale_parameter=False weight_decay=0.01",
+]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "fails", "works"),
+    [("AdamW", FAILS, WORKS), ("Adafactor", ADAFACTOR_FAILS, ADAFACTOR_WORKS)],
+)
+def test_what_is_refused_really_fails_and_what_is_taken_works(
+    trainer, tmp_path, optimizer, fails, works
+):
+    told = ask(trainer, fails + works, tmp_path, optimizer)
+    chosen = {**settings.defaults(), "optimizer_type": optimizer}
+    for line, said in zip(fails + works, told, strict=True):
+        found = flags.read(line, options.recorded(), chosen, tmp_path)
+        errors = [str(error) for error in found.errors]
+        assert bool(said) == bool(errors) == (line in fails), (line, said, errors)
+
+
+def test_steps_and_shares_are_read_as_musubi_reads_them(trainer):
+    texts = ["10", "0.1", "10%", "1.0", "1e3", "0", "-5", "1.5", "150%", "x", "", "%", "1%%"]
+    code = (
+        "import argparse, json, sys\n"
+        "from musubi_tuner.training.parser_common import _int_or_float\n"
+        "for text in json.load(sys.stdin):\n"
+        "    try: print(repr(_int_or_float(text)))\n"
+        "    except argparse.ArgumentTypeError: print('refused')\n"
+    )
+    ended = subprocess.run(
+        [trainer.python, "-c", code],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(trainer.source)},
+    )
+
+    def ours(text: str) -> str:
+        try:
+            return repr(options.steps_or_share(text))
+        except ValueError:
+            return "refused"
+
+    assert ended.stdout.split("\n")[:-1] == list(map(ours, texts)), ended.stderr[-2000:]
