@@ -22,6 +22,7 @@ from pathlib import Path
 
 from musubitlx import looks, tensors
 from musubitlx.buckets import Size, bucket_of
+from musubitlx.errors import NotFound
 from musubitlx.home import digest_of, read_json, stamp_of, write_json
 from musubitlx.projects import Image, Project
 
@@ -196,6 +197,19 @@ def stamps(project: Project, wanted: dict) -> dict[str, list[int] | None]:
     """The images of a stage as they are before it starts, for `record`."""
     names = {row["image"] for row in wanted["files"].values() if row["image"] is not None}
     return {name: _file_stamp(project.path / name) for name in names}
+
+
+def resized(project: Project, wanted: dict) -> list[str]:
+    """The images that have another size now than the names of their latents say."""
+    found = []
+    for name, row in wanted["files"].items():
+        if row["image"] is None or (project.path / name).exists():
+            continue
+        with suppress(NotFound):
+            facts = project.image(row["image"]).facts
+            if facts and f"_{facts.width:04d}x{facts.height:04d}_qi." not in name:
+                found.append(row["image"])
+    return found
 
 
 def record(project: Project, wanted: dict, names: Iterable[str], images: dict) -> None:

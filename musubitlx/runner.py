@@ -51,6 +51,8 @@ PIPE_BYTES = 1_048_576
 PIECE_BYTES = 65_536  # folded at once; then whoever looks at the progress has its turn
 BATCH_S = 0.002  # output that comes faster is read in larger blocks, and rung for once
 
+START_ANEW = "Start a new run: it takes the images as they are then."
+
 WORK = {"train": "TRAINING", "caption": "CAPTIONING", "download": "DOWNLOAD"}
 
 
@@ -201,7 +203,7 @@ class Execution:
             raise End(
                 FAILED,
                 f"{Path(gone[0]).name} is not there any more, and this run was queued with it.",
-                hint="Start a new run: it takes the images as they are then.",
+                hint=START_ANEW,
             )
         self._there = {path: stamp_of(Path(path)) for path in self.job.results}
         for path, text in self.job.files.items():
@@ -294,6 +296,11 @@ class Execution:
         images = caches.stamps(project, stage.caches)
         try:
             self._run_to_outputs(stage, [str(project.path / name) for name in found.stale])
+        except End as end:
+            if end.exit_code == 0 and (changed := caches.resized(project, stage.caches)):
+                reason = f"{changed[0]} has another size than when this run was queued."
+                raise End(FAILED, reason, hint=START_ANEW, exit_code=0) from end
+            raise
         finally:
             caches.record(project, stage.caches, found.stale, images)
 

@@ -324,6 +324,20 @@ def test_what_was_made_before_a_stop_is_kept(with_stand_in):
     assert 2 <= there < 4 and note.startswith(f"{4 - there} of 4 caches to make")
 
 
+def test_an_image_replaced_by_one_of_another_size_while_the_run_waited_is_named(with_stand_in):
+    server = with_stand_in(env={"STAND_IN_CACHE_S": "0.5"})
+    first, second = (
+        server.post("/api/projects/ball/train", {"settings": {**SETTINGS, "output_name": name}})
+        for name in ("one", "two")
+    )
+    wait_until(lambda: "Stage 3" in server.log(first["id"]), what="the first run's training")
+    (server.home / "output/ball/ball 1.jpg").write_bytes(picture(9, (300, 200)))
+    ended = server.wait_for(second["id"])
+    assert ended["state"] == "failed"
+    assert ended["reason"] == "ball 1.jpg has another size than when this run was queued."
+    assert "new run" in ended["hint"]
+
+
 def test_a_cache_that_cannot_be_removed_ends_the_run_with_a_sentence(ball, monkeypatch):
     run(ball)
     path = ball.home / "output/ball/a_0320x0320_qi.safetensors"
