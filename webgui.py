@@ -1102,7 +1102,7 @@ def compressed(response: Response) -> Response:
         and "gzip" in request.headers.get("Accept-Encoding", "")
         and len(response.get_data()) > 1000
     ):
-        response.set_data(gzip.compress(response.get_data(), 6))
+        response.set_data(gzip.compress(response.get_data(), 3))
         response.headers["Content-Encoding"] = "gzip"
         response.headers.add("Vary", "Accept-Encoding")
     return response
