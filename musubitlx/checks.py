@@ -25,7 +25,6 @@ from musubitlx import (
 )
 from musubitlx.commands import Order
 from musubitlx.errors import Advice, Invalid, ManyInvalid, UserError
-from musubitlx.flagrules.given import OWN
 from musubitlx.flags import Flags
 from musubitlx.home import Home
 from musubitlx.jobs import Plan
@@ -114,7 +113,7 @@ def check(place: Place, given: object, *, starting: bool = False) -> Check:
     if not wrong:
         found.plan = commands.build(order)
         found.kept = _compared(project, found.plan)
-        found.errors += _unknown_options(place.table, found.plan)
+        found.errors += _unknown_options(place.table, found.plan, values)
         found.errors += _tokenizer(place, found, settings, starting)
     if readable:
         found.estimate = _estimate(place, order, found, samples)
@@ -260,29 +259,17 @@ def profile_line(table: Table, profile: str) -> str:
     return presets.BY_ID[profile].line(lambda name: table.knows(flags.TRAIN, name))
 
 
-def _unknown_options(table: Table, plan: Plan) -> Iterator[UserError]:
+def _unknown_options(table: Table, plan: Plan, values: dict) -> Iterator[UserError]:
     """Options we would give that this version of Musubi does not know.
 
-    Those among the advanced flags have been looked at there.
+    Those among the advanced flags, `values`, have been looked at there.
     """
     for stage in plan.stages:
         names = {word.split("=", 1)[0] for word in stage.argv[2:] if word.startswith("--")}
         script = Path(stage.argv[1]).name
-        unknown = sorted(name for name in names if not table.knows(script, name))
-        if script == flags.TRAIN:
-            unknown = [name for name in unknown if name in OURS]
-        if unknown:
+        ours = names - set(values) if script == flags.TRAIN else names
+        if unknown := sorted(name for name in ours if not table.knows(script, name)):
             yield _too_old(table, unknown, stage.title)
-
-
-OURS = {
-    *OWN,
-    *("--dit", "--vae", "--text_encoder", "--model_version", "--dataset_config", "--output_dir"),
-    *("--output_name", "--max_train_epochs", "--learning_rate", "--optimizer_type"),
-    *("--network_dim", "--network_alpha", "--seed", "--persistent_data_loader_workers", "--sdpa"),
-    *("--sample_prompts", "--sample_every_n_epochs", "--sample_every_n_steps"),
-    *("--sample_at_first", "--fp8_vl"),
-}
 
 
 def _too_old(table: Table, names: list[str], title: str) -> Invalid:
