@@ -113,6 +113,7 @@ def check(place: Place, given: object, *, starting: bool = False) -> Check:
     if not wrong:
         found.plan = commands.build(order)
         found.kept = _compared(project, found.plan)
+        found.errors += _no_caches(found.kept)
         found.errors += _unknown_options(place.table, found.plan, values)
         found.errors += _tokenizer(place, found, settings, starting)
     if readable:
@@ -342,6 +343,13 @@ def _compared(project: Project, plan: Plan) -> dict[str, caches.Found]:
     return {
         stage.name: caches.compare(project, stage.caches) for stage in plan.stages if stage.caches
     }
+
+
+def _no_caches(kept: dict[str, caches.Found]) -> Iterator[UserError]:
+    """Files that Musubi would take for caches."""
+    for found in kept.values():
+        if found.trouble:
+            yield Invalid(found.trouble, field="output_dir", hint=caches.RENAME)
 
 
 def _estimate(place: Place, order: Order, found: Check, samples: Prompts) -> dict:

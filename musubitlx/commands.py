@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from musubitlx import buckets, caches, measured, models, presets
+from musubitlx import buckets, caches, measured, presets
 from musubitlx.flagrules import ATTENTION
 from musubitlx.flagrules.given import OWN
 from musubitlx.jobs import Plan, Stage
@@ -150,39 +150,37 @@ def _stage(order: Order, name: str, title: str, script: str, arguments: list, **
 
 
 # -- the caching stages ----------------------------------------------------------------------------
-# Both run with --skip_existing: what is stale has been removed before (see `caches.py`).
+# Both run with --skip_existing, since what is stale has been removed before (see `caches.py`), and
+# with --keep_cache, or Musubi would delete every file that has the ending of a cache.
+
+CACHING = ("--skip_existing", "--keep_cache")
 
 
 def _latents(order: Order) -> Stage:
     arguments = ["--dataset_config", order.config, "--vae", order.models_at["vae"]]
-    arguments += ["--model_version", MODEL_VERSION, "--skip_existing"]
-    made_with = _made_with(order, "vae")
-    wanted = caches.wanted_latents(order.images, order.area, made_with)
+    arguments += ["--model_version", MODEL_VERSION, *CACHING]
+    made_with = {"trainer": _made_by(order)}
+    wanted = caches.wanted_latents(order.images, order.area, made_with, order.models_at["vae"])
     title = "Caching latents"
     return _stage(order, "latents", title, LATENTS, arguments, **_caches(order, wanted))
 
 
 def _text_encoder(order: Order) -> Stage:
-    settings = order.settings
-    arguments = ["--dataset_config", order.config]
-    arguments += ["--text_encoder", order.models_at["text_encoder"]]
+    settings, model = order.settings, order.models_at["text_encoder"]
+    arguments = ["--dataset_config", order.config, "--text_encoder", model]
     arguments += ["--batch_size", settings["batch_size"], "--model_version", MODEL_VERSION]
-    arguments += ["--skip_existing", *_fp8_text_encoder(order)]
-    made_with = {**_made_with(order, "text_encoder"), "fp8": order.fp8_text_encoder}
+    arguments += [*CACHING, *_fp8_text_encoder(order)]
+    made_with = {"trainer": _made_by(order), "fp8": order.fp8_text_encoder}
     wanted = caches.wanted_texts(
-        order.images, settings["trigger_word"], settings["prompt"], made_with
+        order.images, settings["trigger_word"], settings["prompt"], made_with, model
     )
     title = "Caching text encoder outputs"
     return _stage(order, "text_encoder", title, TEXT_ENCODER, arguments, **_caches(order, wanted))
 
 
-def _made_with(order: Order, model: str) -> dict:
-    """What all caches of a stage are made with; another value of any makes them stale."""
-    trainer = order.trainer
-    return {
-        "trainer": "practice" if trainer.practice else f"musubi {trainer.version}",
-        "model": models.fingerprint(Path(order.models_at[model])),
-    }
+def _made_by(order: Order) -> str:
+    """Who makes the caches; another trainer's, or another version's, are not taken."""
+    return "practice" if order.trainer.practice else f"musubi {order.trainer.version}"
 
 
 def _caches(order: Order, wanted: dict) -> dict:

@@ -10,6 +10,7 @@ import unicodedata
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from musubitlx.errors import Invalid, NotFound
 
@@ -176,13 +177,24 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def stamp_of(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is replaced or written anew; None when it is not there."""
+class Stamp(NamedTuple):
+    """What changes when a file is replaced or written anew, by whatever means: `cp -p` and
+    archives set the times they like, but `changed` (on Windows the time it was made) and `inode`
+    are the system's own. Times in ns."""
+
+    inode: int
+    changed: int
+    modified: int
+    bytes: int
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """The stamp of a file; None when it is not there."""
     try:
         info = path.stat()
     except OSError:
         return None
-    return (info.st_ino, info.st_mtime_ns, info.st_size)
+    return Stamp(info.st_ino, info.st_ctime_ns, info.st_mtime_ns, info.st_size)
 
 
 def read_json(path: Path) -> dict | None:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
 
-from musubitlx.home import PACKAGE_ROOT, read_json, replacing, stamp_of
+from musubitlx.home import PACKAGE_ROOT, Stamp, read_json, replacing, stamp_of
 from musubitlx.processes import start_detached
 from musubitlx.projects import Project
 
@@ -41,7 +41,7 @@ class Look:
     None for a picture without contrast. `digest`: SHA-256 of the file, in hex.
     """
 
-    stamp: tuple[int, int, int]
+    stamp: Stamp
     problem: str | None = None
     unfit: str | None = None
     phash: int | None = None

@@ -184,7 +184,9 @@ class Execution:
         except End as told:
             end = told
         except OSError as error:
-            end = End(FAILED, f"The run could not go on: {error.strerror or error}.")
+            path = error.filename2 or error.filename  # of a renaming the new name
+            what = f" ({path})" if path else ""
+            end = End(FAILED, f"The run could not go on: {error.strerror or error}{what}.")
         except Exception as error:
             end = End(FAILED, f"The runner failed: {type(error).__name__}: {error}.")
             sys.excepthook(*sys.exc_info())
@@ -287,13 +289,15 @@ class Execution:
         """
         project = Project(self.home, self.job.project)
         found = caches.compare(project, stage.caches)
-        caches.clear(project, found)
+        if found.trouble:
+            raise End(FAILED, found.trouble, hint=caches.RENAME)
+        caches.begin(project, stage.caches, found)
         if not found.stale:
             self.log.line(f"{title} - skipped: {found.sentence}.")
+            caches.finish(project, stage.caches)
             return
         self.log.line(f"=== {title} ===")
         self.log.line(found.sentence[0].upper() + found.sentence[1:] + ".")
-        images = caches.stamps(project, stage.caches)
         try:
             self._run_to_outputs(stage, [str(project.path / name) for name in found.stale])
         except End as end:
@@ -302,7 +306,7 @@ class Execution:
                 raise End(FAILED, reason, hint=START_ANEW, exit_code=0) from end
             raise
         finally:
-            caches.record(project, stage.caches, found.stale, images)
+            caches.finish(project, stage.caches)
 
     def _run_to_outputs(self, stage: Stage, outputs: list[str]) -> None:
         """Run the program of a stage; raises End unless it has written these files."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 
 import pytest
 from hypothesis import given
@@ -13,9 +15,9 @@ from inputs import patient
 from support import model_files, picture, wait_until
 
 from musubitlx import caches
-from musubitlx.caches import INDEX, clear, compare, record, stamps, wanted_latents, wanted_texts
+from musubitlx.caches import INDEX, begin, compare, finish, wanted_latents, wanted_texts
 
-MADE = {"trainer": "practice", "model": "abc"}
+MADE = {"trainer": "practice"}
 AREA = (256, 256)
 SIZES = {"a": (320, 320), "b": (320, 160), "c": (160, 320)}
 
@@ -31,28 +33,42 @@ def folder(project):
     return project
 
 
-def latents(project, area=AREA, **made_with) -> dict:
-    return wanted_latents(project.images(), area, {**MADE, **made_with})
+def latents(project, area=AREA, model="vae", **made_with) -> dict:
+    return wanted_latents(project.images(), area, {**MADE, **made_with}, model_file(project, model))
 
 
-def texts(project, trigger="ohwx", prompt="a thing", **made_with) -> dict:
-    return wanted_texts(project.images(), trigger, prompt, {**MADE, "fp8": True, **made_with})
+def texts(project, trigger="ohwx", prompt="a thing", model="encoder", **made_with) -> dict:
+    made_with = {**MADE, "fp8": True, **made_with}
+    return wanted_texts(project.images(), trigger, prompt, made_with, model_file(project, model))
+
+
+def model_file(project, name: str) -> str:
+    path = project.home.root / f"{name}.safetensors"
+    if not path.exists():
+        write_tensor(path, f"{name}.weight")
+    return str(path)
 
 
 def make(project, wanted: dict) -> None:
     """What a caching stage does, and the runner around it."""
-    found, images = compare(project, wanted), stamps(project, wanted)
-    clear(project, found)
+    found = compare(project, wanted)
+    begin(project, wanted, found)
     for name in found.stale:
         write_cache(project.path / name)
-    record(project, wanted, found.stale, images)
+    finish(project, wanted)
 
 
 def write_cache(path) -> None:
+    """A file such as Musubi writes at that place."""
+    texts = path.name.endswith("_te.safetensors")
+    write_tensor(path, "varlen_vl_embed_float32" if texts else "latents_1x8x8_float32")
+
+
+def write_tensor(path, name: str) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    save_file({"x": np.zeros(4, np.float32)}, path)
+    save_file({name: np.zeros(4, np.float32)}, path)
 
 
 def stale(project, wanted) -> dict[str, str]:
@@ -120,13 +136,13 @@ def test_a_removed_image_takes_its_caches_with_it_whoever_removed_it(folder):
     ):
         found = compare(folder, wanted)
         assert (found.stale, found.orphans) == ({}, [name])
-        clear(folder, found)
+        begin(folder, wanted, found)
         assert not (folder.path / name).exists()
     assert (folder.path / "a_qi_te.safetensors").exists()
 
 
 def test_another_model_file_trainer_or_precision_concerns_all(folder):
-    for more, reason in (({"model": "other"}, "model"), ({"trainer": "musubi 1"}, "trainer")):
+    for more, reason in (({"model": "dit"}, "model"), ({"trainer": "musubi 1"}, "trainer")):
         assert set(stale(folder, latents(folder, **more)).values()) == {reason}
         assert set(stale(folder, texts(folder, **more)).values()) == {reason}
     assert set(stale(folder, texts(folder, fp8=False)).values()) == {"fp8"}
@@ -186,33 +202,130 @@ def test_odd_rows_of_the_index_are_stale_and_never_a_crash(folder, odd, part):
     (folder.path / INDEX).write_bytes(before)
 
 
+def making(project, wanted: dict) -> list[str]:
+    """A caching stage that has made its caches, and whose end nobody has noted yet."""
+    found = compare(project, wanted)
+    begin(project, wanted, found)
+    for name in found.stale:
+        write_cache(project.path / name)
+    return sorted(found.stale)
+
+
 def test_a_cut_cache_is_not_noted_and_so_made_again(folder):
     wanted = latents(folder, area=(512, 512))
-    found, images = compare(folder, wanted), stamps(folder, wanted)
-    clear(folder, found)
-    for name in found.stale:
-        write_cache(folder.path / name)
+    making(folder, wanted)
     cut = folder.path / "a_0320x0320_qi.safetensors"
     cut.write_bytes(cut.read_bytes()[:-2])
-    record(folder, wanted, found.stale, images)
+    assert stale(folder, wanted) == {cut.name: "cut"}
+    finish(folder, wanted)
     assert stale(folder, wanted) == {cut.name: "unknown"}
+    assert compare(folder, wanted).foreign == []
 
 
 def test_an_image_that_changed_while_its_cache_was_made_is_made_again(folder):
     wanted = latents(folder, area=(512, 512))
-    found, images = compare(folder, wanted), stamps(folder, wanted)
+    making(folder, wanted)
     (folder.path / "a.jpg").write_bytes(picture(8, SIZES["a"]))
-    for name in found.stale:
-        write_cache(folder.path / name)
-    record(folder, wanted, found.stale, images)
+    assert stems(stale(folder, wanted)) == {"a"}
+    finish(folder, wanted)
     assert stems(stale(folder, wanted)) == {"a"}
 
 
-def test_a_lora_is_never_taken_for_a_cache(folder):
-    for name in ("ball.safetensors", "a_qi.safetensors", "my_qi_lora.safetensors"):
-        write_cache(folder.path / name)
+def test_caches_made_while_the_model_file_was_replaced_are_made_again(folder):
+    wanted = latents(folder, area=(512, 512))
+    making(folder, wanted)
+    write_tensor(folder.home.root / "vae.safetensors", "another.weight")
+    finish(folder, wanted)
+    assert len(stale(folder, wanted)) == 3
+
+
+def test_a_model_file_replaced_while_the_run_waited_is_the_one_that_counts(folder):
+    wanted = latents(folder, area=(512, 512))  # as it goes into the job's record
+    write_tensor(folder.home.root / "vae.safetensors", "another.weight")
+    assert stale(folder, latents(folder)) == dict.fromkeys(wanted["files"], "model")
+    make(folder, wanted)
+    assert stale(folder, latents(folder, area=(512, 512))) == {}
+
+
+def test_what_was_finished_before_the_runner_was_killed_is_known(folder):
+    wanted = latents(folder, area=(512, 512))
+    a, b, c = making(folder, wanted)  # and nobody lives to say that it has ended
+    (folder.path / a).unlink()
+    (folder.path / b).write_bytes(b"")
+    assert stale(folder, wanted) == {a: "new", b: "cut"}
+    make(folder, wanted)
+    assert stale(folder, wanted) == {}
+    rows = json.loads((folder.path / INDEX).read_text())["caches"]
+    assert caches.MAKING not in [row["file"] for row in rows.values()]
+    assert (folder.path / c).exists()
+
+
+def test_two_images_that_change_places_are_seen_even_with_equal_size_and_time(folder):
+    one, other = (folder.path / name for name in ("a.bmp", "d.bmp"))
+    (folder.path / "a.jpg").unlink()
+    for number, path in enumerate((one, other)):
+        path.write_bytes(picture(number, (320, 320), "BMP"))
+        os.utime(path, (5, 5))
+    assert one.stat().st_size == other.stat().st_size
+    make(folder, latents(folder))
+    assert stale(folder, latents(folder)) == {}
+    between = folder.path / "x"
+    one.rename(between), other.rename(one), between.rename(other)
+    assert stems(stale(folder, latents(folder))) == {"a", "d"}
+
+
+def test_an_image_written_over_with_its_old_time_is_seen(folder):
+    path = folder.path / "b.jpg"
+    size, old = path.stat().st_size, path.stat().st_mtime_ns
+    new = picture(9, SIZES["b"])[:size]
+    path.write_bytes(new + bytes(size - len(new)))
+    os.utime(path, ns=(old, old))
+    assert path.stat().st_size == size
+    assert stems(stale(folder, latents(folder))) == {"b"}
+
+
+# -- what is no cache ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["my_style_qi", "my_100x100_qi", "x_1024x1024_qi", "_qi"])
+def test_a_lora_that_musubi_would_take_for_latents_is_named_and_left_alone(folder, name):
+    path = folder.path / f"{name}.safetensors"
+    write_tensor(path, "lora_unet_transformer_blocks_0.lora_down.weight")
+    found = compare(folder, latents(folder))
+    assert (found.foreign, found.orphans, found.stale) == ([path.name], [], {})
+    assert path.name in found.trouble
+    begin(folder, latents(folder), found)
+    assert path.exists()
+
+
+def test_a_lora_called_like_a_text_is_left_alone(folder):
+    path = folder.path / "style_qi_te.safetensors"
+    write_tensor(path, "lora_unet_transformer_blocks_0.lora_down.weight")
+    found = compare(folder, texts(folder))
+    assert (found.foreign, found.orphans) == ([], [])  # training never looks at it
+
+
+def test_a_lora_in_the_place_of_a_cache_is_not_overwritten(folder):
+    path = folder.path / "a_qi_te.safetensors"
+    write_tensor(path, "lora_unet_transformer_blocks_0.lora_down.weight")
+    assert compare(folder, texts(folder)).foreign == [path.name]
+    path.unlink()
+    path.mkdir()
+    assert compare(folder, texts(folder)).foreign == [path.name]
+
+
+def test_a_file_half_copied_is_not_removed_unless_it_lies_in_the_place_of_a_cache(folder):
+    path = folder.path / "style_0064x0064_qi.safetensors"
+    path.write_bytes(b"\x10")
+    assert compare(folder, latents(folder)).foreign == [path.name]
+
+
+def test_other_names_are_no_concern(folder):
+    for name in ("ball.safetensors", "my_qi_lora.safetensors", "a_qie.safetensors"):
+        write_tensor(folder.path / name, "lora.weight")
     for wanted in (latents(folder), texts(folder)):
-        assert compare(folder, wanted).orphans == []
+        found = compare(folder, wanted)
+        assert (found.orphans, found.foreign) == ([], [])
 
 
 # -- whole runs ------------------------------------------------------------------------------------
@@ -338,14 +451,51 @@ def test_an_image_replaced_by_one_of_another_size_while_the_run_waited_is_named(
     assert "new run" in ended["hint"]
 
 
-def test_a_cache_that_cannot_be_removed_ends_the_run_with_a_sentence(ball, monkeypatch):
+def test_a_run_that_would_lose_a_file_does_not_start_nor_go_on(ball):
     run(ball)
-    path = ball.home / "output/ball/a_0320x0320_qi.safetensors"
+    path = ball.home / "output/ball/style_qi.safetensors"
+    write_tensor(path, "lora.weight")
+    told = ball.post("/api/check", {"project": "ball", "settings": SETTINGS})["errors"]
+    assert [error["field"] for error in told] == ["output_dir"]
+    assert told[0]["error"].startswith("style_qi.safetensors in the output folder")
     path.unlink()
-    path.mkdir()  # stands for a file that can't be deleted
-    job = ball.post("/api/projects/ball/train", {"settings": SETTINGS})["id"]
-    ended = ball.wait_for(job)
+    job = ball.post("/api/projects/ball/train", {"settings": {**SETTINGS, "epochs": 200}})["id"]
+    ball.wait_for(job, "running")
+    waits = ball.post("/api/projects/ball/train", {"settings": {**SETTINGS, "output_name": "b"}})
+    write_tensor(path, "lora.weight")
+    ball.post(f"/api/jobs/{job}/stop")
+    ended = ball.wait_for(waits["id"])
+    assert ended["state"] == "failed" and "style_qi.safetensors" in ended["reason"]
+    assert path.exists()
+
+
+def test_a_file_that_cannot_be_written_ends_the_run_with_its_name(ball):
+    run(ball)
+    job = ball.post("/api/projects/ball/train", {"settings": {**SETTINGS, "epochs": 200}})["id"]
+    ball.wait_for(job, "running")
+    waits = ball.post("/api/projects/ball/train", {"settings": {**SETTINGS, "output_name": "b"}})
+    captions = ball.home / "output/ball/dataset.jsonl"
+    wait_until(lambda: "Stage 3" in ball.log(job), what="training")
+    captions.unlink()
+    captions.mkdir()  # stands for a place where nothing can be written
+    ball.post(f"/api/jobs/{job}/stop")
+    ended = ball.wait_for(waits["id"])
     assert ended["state"] == "failed" and "could not go on" in ended["reason"]
+    assert "dataset.jsonl" in ended["reason"]
+
+
+def test_caches_finished_before_the_runner_is_killed_are_kept(with_stand_in):
+    server = with_stand_in(images=4, env={"STAND_IN_CACHE_S": "0.6"})
+    job = server.post("/api/projects/ball/train", {"settings": SETTINGS})["id"]
+    folder = server.home / "output/ball"
+    wait_until(lambda: len(list(folder.glob("*_qi.safetensors"))) >= 2, what="two caches")
+    status = json.loads((server.home / "output/.jobs" / job / "status.json").read_text())
+    os.kill(status["runner"]["pid"], signal.SIGKILL)
+    assert server.wait_for(job)["state"] == "interrupted"
+    again = server.post("/api/projects/ball/train", {"settings": SETTINGS})["id"]
+    server.wait_for(again)
+    made = re.search(r"^(\d) of 4 caches to make", server.log(again), re.M)
+    assert made and 1 <= int(made[1]) <= 2, server.log(again)
 
 
 def test_the_index_is_written_whole(folder):
