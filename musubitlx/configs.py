@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
+import stat
 from contextlib import suppress
 from pathlib import Path
 
-from musubitlx import settings
-from musubitlx.errors import Invalid, NotFound
+from musubitlx import settings, yamls
+from musubitlx.errors import Invalid, NotFound, disk_error
 from musubitlx.home import Home, checked_name, name_problem, write_text
 
 LAST = "last_config"
 DRAFT = "draft-"
 RESERVED = {"models", "imports"}  # configs/models.yaml and imports.yaml are not settings
-MAX_BYTES = 200_000
 
 
 def path_of(home: Home, name: str | None) -> Path:
@@ -38,8 +38,11 @@ def save(home: Home, name: str | None, given: object) -> Path:
     path = path_of(home, name)
     checked = settings.parse(given)
     text = yaml.safe_dump(checked, allow_unicode=True, sort_keys=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "# MusubiTLX training settings\n" + text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, "# MusubiTLX training settings\n" + text)
+    except OSError as error:
+        raise disk_error(error, path) from error
     return path
 
 
@@ -48,20 +51,13 @@ def load(home: Home, name: str | None) -> tuple[settings.Settings, list[Invalid]
 
     NotFound if there is no such file, Invalid if it is no YAML of names and values.
     """
-    import yaml
-
     path = path_of(home, name)
     try:
-        data = path.read_bytes()[:MAX_BYTES]
+        given = yamls.read(path)
     except FileNotFoundError:
         raise NotFound(f"There is no saved configuration {path.name} yet.") from None
-    except OSError as error:
-        raise Invalid(f"{path.name} can't be read: {error.strerror}.") from error
-    try:
-        given = yaml.safe_load(data.decode("utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise Invalid(f"{path.name} can't be read as YAML: {reason}.") from error
+    except yamls.Unreadable as why:
+        raise Invalid(f"{path.name} can't be loaded: {why}.") from why
     if not isinstance(given, dict):
         raise Invalid(f"{path.name} holds no settings: it must be lines of `name: value`.")
     return settings.read(_without_path(given))
@@ -83,7 +79,9 @@ def names(home: Home) -> list[dict]:
         taken = path.stem.casefold() in RESERVED | {LAST}
         if not taken and name_problem(path.stem) is None:
             with suppress(OSError):
-                found.append({"name": path.stem, "modified": path.stat().st_mtime})
+                info = path.stat()
+                if stat.S_ISREG(info.st_mode):
+                    found.append({"name": path.stem, "modified": info.st_mtime})
     return sorted(found, key=lambda one: one["modified"], reverse=True)
 
 
@@ -94,3 +92,5 @@ def remove(home: Home, name: str | None) -> None:
         path.unlink()
     except FileNotFoundError:
         raise NotFound(f"There is no saved configuration {path.name} (any more).") from None
+    except OSError as error:
+        raise Invalid(f"{path} can't be deleted: {error.strerror}.", field="name") from error

@@ -105,8 +105,8 @@ class ManyInvalid(Invalid):
         return {**super().as_dict(), "errors": [error.as_dict() for error in self.errors]}
 
 
-def disk_error(error: OSError) -> UserError:
+def disk_error(error: OSError, path: object = None) -> UserError:
     """What a failed write means for the person: a full disk or one that can't be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DiskFull("The disk is full.", hint="Free some space and try again.")
-    return UserError(f"The file can't be written: {error.strerror}.")
+    return UserError(f"{path or 'The file'} can't be written: {error.strerror}.")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
+from musubitlx import yamls
 from musubitlx.errors import Invalid, NotFound
 from musubitlx.home import (
     BINARY,
@@ -27,7 +28,6 @@ from musubitlx.pictures import MAX_FILE_BYTES, MAX_TEXT_BYTES, NAMED
 MB = 1_000_000
 BLOCK = 1 << 20  # bytes read and written at a time
 KERNEL_BLOCK = 1 << 26  # bytes the kernel copies at a time
-MAX_CONFIG_BYTES = 200_000
 MAX_LISTED = 20_000  # entries of a folder that are looked at
 MAX_COUNTED = 1_000  # entries of a folder below it
 MAX_COUNTED_IN_ALL = 100_000  # entries of all folders below it
@@ -263,18 +263,12 @@ class Imports:
 
 def _roots_in(file: Path) -> list:
     """What a configuration file names as roots, unchecked; Invalid if it makes no sense."""
-    import yaml
-
     try:
-        given = yaml.safe_load(file.read_bytes()[:MAX_CONFIG_BYTES].decode("utf-8-sig"))
+        given = yamls.read(file)
     except FileNotFoundError:
         return []
-    except OSError as error:
-        raise Invalid(f"{file.name} can't be read: {error.strerror}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise Invalid(f"{file.name} is not readable as YAML{where}.", hint=MEND_ROOTS) from error
+    except yamls.Unreadable as why:
+        raise Invalid(f"{file.name} can't be used: {why}.", hint=MEND_ROOTS) from why
     roots = given.get("roots", given) if isinstance(given, dict) else given
     if roots is not None and (given is roots or not isinstance(roots, list)):
         raise Invalid(f"{file.name} holds no list of roots.", hint=MEND_ROOTS)

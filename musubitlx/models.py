@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from musubitlx import yamls
 from musubitlx.errors import Invalid, NotFound
 from musubitlx.home import Home, is_storable, write_text
 from musubitlx.tensors import MAX_HEADER_BYTES, Problem, Tensors, read_header
@@ -197,19 +198,11 @@ def read_choices(home: Home) -> tuple[dict, Problem | None]:
     """Return the content of models.yaml, and what is wrong with it when it does not read."""
     file = choices_file(home)
     try:
-        text = file.read_bytes().decode("utf-8")
+        value = yamls.read(file)
     except FileNotFoundError:
         return {}, None
-    except (OSError, UnicodeDecodeError) as error:
-        return {}, Problem(f"{file} can't be read: {error}.", MEND_CHOICES)
-    import yaml  # only when somebody has chosen something
-
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        place = getattr(error, "problem_mark", None)
-        where = f" (line {place.line + 1})" if place else ""
-        return {}, Problem(f"{file} is not readable as YAML{where}.", MEND_CHOICES)
+    except yamls.Unreadable as why:
+        return {}, Problem(f"{file} can't be used: {why}.", MEND_CHOICES)
     if not isinstance(value or {}, dict):
         return {}, Problem(f"{file} holds no list of names and paths.", MEND_CHOICES)
     value = {key: path for key, path in (value or {}).items() if path is not None}

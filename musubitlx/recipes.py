@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from musubitlx import estimate, settings
+from musubitlx import estimate, settings, yamls
 from musubitlx.errors import Invalid
 from musubitlx.home import PACKAGE_ROOT, Home, is_component
 
@@ -134,7 +134,12 @@ def _files(folder: Path) -> list[Path]:
 
 def load(path: Path) -> Recipe:
     """Read one recipe; Invalid says in a sentence everything that is wrong with it."""
-    given = _yaml(path)
+    try:
+        given = yamls.read(path, MAX_BYTES)
+    except FileNotFoundError:
+        raise _invalid(path, ["it is not there any more"]) from None
+    except yamls.Unreadable as why:
+        raise _invalid(path, [str(why)]) from why
     if not isinstance(given, dict):
         raise _invalid(path, ["it must be lines of `name: value`"])
     reader = _Reader(given)
@@ -142,25 +147,6 @@ def load(path: Path) -> Recipe:
     if reader.wrong:
         raise _invalid(path, reader.wrong)
     return recipe
-
-
-def _yaml(path: Path) -> object:
-    """The content of a file, every value as text: YAML would read `1e-4` as a word anyway."""
-    import yaml
-
-    try:
-        if not path.is_file():
-            raise _invalid(path, ["it is no file"])
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise _invalid(path, [f"it is larger than {MAX_BYTES} bytes"])
-        return yaml.load(data.decode("utf-8-sig"), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise _invalid(path, [f"it can't be read, {error.strerror}"]) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it can't be understood"
-        raise _invalid(path, [f"it is no YAML, {reason}"]) from error
 
 
 def _invalid(path: Path, wrong: list[str]) -> Invalid:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import yaml
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from inputs import VALID, patient
 
 from musubitlx import configs
-from musubitlx.errors import Invalid, ManyInvalid, NotFound
+from musubitlx.errors import Invalid, ManyInvalid, NotFound, UserError
 from musubitlx.home import Home
 from musubitlx.settings import defaults
 
@@ -111,14 +113,14 @@ def test_named_configurations_are_listed_and_deleted(home):
         b"- a\n- b",
         b"a: [",
         b"\xff\xfe\x00",
-        b"!!python/object:os.system x",
-        b"a: 2020-99-99",
         b"? [a]\n: b",
         b"a: b: c",
         b"a: &a [*a, *a]\nb: *c",
         b"{" * 5000,
-        b"x: " + b"9" * 5000,
+        b"seed: &a [*a]",
         b"\x00",
+        b"epochs: 3\n#" + b"x" * 200_000,
+        b"epochs: 3\n---\nepochs: 4\n",
     ],
 )
 def test_what_is_no_settings_file_is_told_in_a_sentence(home, data):
@@ -127,6 +129,57 @@ def test_what_is_no_settings_file_is_told_in_a_sentence(home, data):
         configs.load(home, "broken")
     assert "broken.yaml" in str(told.value)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'seed: !!int ""',
+        'learning_rate: !!float ""',
+        'samples_enabled: !!bool "x"',
+        'lora_dims: !!timestamp "x"',
+        'epochs: !!python/object/apply:os.system ["id"]',
+        "resolution: 0x" + "f" * 6000,
+        "vram_profile: 0x" + "f" * 6000,
+        "seed: " + "9" * 5000,
+        "batch_size: " + ":".join(["59"] * 30_000),
+        "? 0x" + "f" * 6000 + "\n: 1",
+        "epochs: 1_0",
+        "optimizer_type:",
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named_and_the_rest_counts(home, line):
+    (home.configs / "odd.yaml").write_text(f"{line}\ntrigger_word: yes\nlora_rank: 8\n")
+    loaded, problems = configs.load(home, "odd")
+    assert loaded == {**DEFAULTS, "trigger_word": "yes", "lora_rank": 8}
+    assert [problem.field for problem in problems] == [line.removeprefix("? ").split(":")[0][:80]]
+
+
+@pytest.mark.parametrize("text", ["", "null", "~", "Null"])
+def test_no_flags_of_ones_own_are_those_of_the_profile(home, text):
+    (home.configs / "own.yaml").write_text(f"advanced_flags: {text}")
+    assert configs.load(home, "own")[0]["advanced_flags"] is None
+
+
+@pytest.mark.parametrize("text", ["''", '"null"', "'~'"])
+def test_flags_in_quotes_are_taken_as_they_are(home, text):
+    (home.configs / "own.yaml").write_text(f"advanced_flags: {text}")
+    assert configs.load(home, "own")[0]["advanced_flags"] == text[1:-1]
+
+
+def test_what_is_no_file_is_told_at_once_and_not_offered(home):
+    (home.configs / "folder.yaml").mkdir()
+    os.mkfifo(home.configs / "pipe.yaml")
+    (home.configs / "endless.yaml").symlink_to("/dev/zero")
+    (home.configs / "loop.yaml").symlink_to("loop.yaml")
+    for name in ("folder", "pipe", "endless", "loop"):
+        with pytest.raises(Invalid, match="loaded: it"):
+            configs.load(home, name)
+    assert configs.names(home) == []
+    with pytest.raises(UserError, match="written: Is a"):
+        configs.save(home, "folder", {})
+    with pytest.raises(Invalid, match="deleted: Is a"):
+        configs.remove(home, "folder")
 
 
 @patient

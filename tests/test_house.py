@@ -52,7 +52,7 @@ LAYERS = (
         "musubitlx.metrics",
         "musubitlx.progress",
     ),
-    ("musubitlx.home", "musubitlx.lease", "musubitlx.logs", "musubitlx.options"),
+    ("musubitlx.home", "musubitlx.lease", "musubitlx.logs", "musubitlx.options", "musubitlx.yamls"),
     ("musubitlx.presets", "musubitlx.prompts", "musubitlx.tensors", "musubitlx.buckets"),
     ("musubitlx.errors",),
     ("musubitlx",),

