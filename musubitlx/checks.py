@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from musubitlx import (
@@ -24,7 +26,7 @@ from musubitlx import (
     surroundings,
 )
 from musubitlx.commands import Order
-from musubitlx.errors import Advice, Invalid, ManyInvalid, UserError
+from musubitlx.errors import Advice, Invalid, ManyInvalid, UserError, disk_error
 from musubitlx.flags import Flags
 from musubitlx.home import Home
 from musubitlx.jobs import Plan
@@ -34,7 +36,7 @@ from musubitlx.projects import Image, Project
 from musubitlx.prompts import Prompts
 from musubitlx.settings import Settings
 from musubitlx.settings import read as read_settings
-from musubitlx.surroundings import Machine
+from musubitlx.surroundings import Machine, Way
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,13 @@ def check(place: Place, given: object, *, starting: bool = False) -> Check:
     readable = [image for image in images if image.facts]
     if "output_dir" not in [error.field for error in wrong]:
         found.errors += _dataset_errors(project, images, settings)
+        found.errors += _folder_errors(project)
     found.errors += _python_errors(place.trainer)
     found.warnings += _image_warnings(readable, settings)
     paths = _model_paths(place, found)
-    words, values = _flags(place, settings, project.path, found)
+    given = _flags(place, settings, project.path, found)
     samples = _prompts(settings, found)
+    words, values = given.words, given.values
     order = Order(project, readable, settings, place.trainer, paths, words, values, samples.lines)
     found.warnings += _replaced(project, settings)
     found.errors += surroundings.packages(place.trainer, settings["optimizer_type"], order.values)
@@ -119,7 +123,7 @@ def check(place: Place, given: object, *, starting: bool = False) -> Check:
     if readable:
         found.estimate = _estimate(place, order, found, samples)
         found.warnings += _few_images(readable, settings, found.estimate)
-        _look_around(place, order, found)
+        _look_around(place, order, given, found)
     return found
 
 
@@ -142,6 +146,8 @@ def _take_log(plan: Plan, folder: Path, name: str) -> None:
             path.open("x").close()
         except FileExistsError:
             started += 1
+        except OSError as error:
+            raise disk_error(error, path) from error
         else:
             plan.log = str(path)
             return
@@ -165,6 +171,16 @@ def _dataset_errors(project: Project, images: list[Image], settings: Settings) -
         Invalid(one.text, field="images" if one.images else "output_dir", hint=one.hint)
         for one in found
     ]
+
+
+def _folder_errors(project: Project) -> Iterator[UserError]:
+    """A folder in which nothing can be written: caches, samples and LoRA would be lost."""
+    if project.exists and not os.access(project.path, os.W_OK | os.X_OK):
+        yield Invalid(
+            f"The output folder {project.path} can't be written.",
+            field="output_dir",
+            hint="Check its access rights, and whether its disk is mounted read-only.",
+        )
 
 
 def _image_warnings(images: list[Image], settings: Settings) -> list[UserError]:
@@ -244,15 +260,15 @@ def _model_paths(place: Place, found: Check) -> dict[str, str]:
     return paths
 
 
-def _flags(place: Place, settings: Settings, folder: Path, found: Check) -> tuple[list[str], dict]:
-    """The advanced flags as words and by option; what is wrong with them becomes an error."""
+def _flags(place: Place, settings: Settings, folder: Path, found: Check) -> Flags:
+    """The advanced flags, or those of the profile; what is wrong with them becomes an error."""
     line = settings["advanced_flags"]
     if line is None:
         line = profile_line(place.table, settings["vram_profile"])
-    read: Flags = flags.read(line, place.table, settings, folder)
+    read = flags.read(line, place.table, settings, folder)
     found.errors += read.errors
     found.warnings += read.warnings
-    return read.words, read.values
+    return read
 
 
 def profile_line(table: Table, profile: str) -> str:
@@ -403,13 +419,25 @@ def _sample_sets(settings: Settings, steps: int) -> int:
     return sets + settings["sample_at_first"]
 
 
-def _look_around(place: Place, order: Order, found: Check) -> None:
+def _look_around(place: Place, order: Order, given: Flags, found: Check) -> None:
     """Whether the machine can take the run; of its memory only when the flags could be read."""
     machine, load = place.machine, order.load
     if machine is None:
         return
     found.errors += surroundings.disk(machine, found.estimate["disk"])
-    if "advanced_flags" not in [error.field for error in found.errors]:
+    if not given.errors:
         known = measured.vram(place.home, load, machine.gpu_name)
-        found.warnings += surroundings.vram(machine, load, known)
+        ways = partial(_ways, place.table, order, given)
+        found.warnings += surroundings.vram(machine, load, known, ways)
         found.warnings += surroundings.ram(machine, load)
+
+
+def _ways(table: Table, order: Order, given: Flags) -> Iterator[Way]:
+    """The run with each of the VRAM profiles; flags of one's own that are not about memory stay."""
+    own = order.settings["advanced_flags"] is not None
+    for profile in presets.PROFILES:
+        theirs = flags.read(profile_line(table, profile.id), table)
+        line = flags.with_memory_of(given, theirs) if own else None
+        values = flags.read(line, table).values if own else theirs.values
+        settings = {"vram_profile": profile.id, "advanced_flags": line}
+        yield Way(profile, settings, order.load.with_flags(values))

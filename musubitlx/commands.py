@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from musubitlx import buckets, caches, measured, presets
+from musubitlx import buckets, caches, presets
 from musubitlx.flagrules import ATTENTION
 from musubitlx.flagrules.given import OWN
 from musubitlx.jobs import Plan, Stage
@@ -62,19 +62,15 @@ class Order:
     @property
     def load(self) -> Load:
         """What the training stage asks of the card."""
-        values, (width, height) = self.values, self.area
-        return Load(
+        width, height = self.area
+        run = Load(
             practice=self.trainer.practice,
             pixels=width * height,
             batch=self.settings["batch_size"],
             rank=self.settings["lora_rank"],
             optimizer=self.settings["optimizer_type"],
-            fp8="--fp8_base" in values,
-            blocks=values.get("--blocks_to_swap") or 0,
-            h2d_only="--block_swap_h2d_only" in values,
-            checkpointing="--gradient_checkpointing" in values,
-            cpu_offload="--gradient_checkpointing_cpu_offload" in values,
         )
+        return run.with_flags(self.values)
 
 
 def build(order: Order) -> Plan:
@@ -104,7 +100,7 @@ def build(order: Order) -> Plan:
         inputs=[str(image.path) for image in order.images],
         results=[str(folder / f"{name}.safetensors")],
         practice=order.trainer.practice,
-        load=measured.as_dict(order.load),
+        load=asdict(order.load),
     )
 
 

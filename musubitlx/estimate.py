@@ -158,6 +158,7 @@ def ram_gb(load: Load) -> float:
 
 STEP_TFLOP = 780  # one image of 1024x1024: 11 s on an RTX 3090, which has 71 TFLOPS
 FASTEST_S = 0.9  # no card keeps its whole speed on steps this short
+PCIE_GB_S = 12  # swapped blocks cross the bus twice in a step, however small the images are
 OLD_SWAP = 1.27  # 14 s for 11 s, with 40 blocks swapped
 PRACTICE_STEP_S = 0.004
 SAMPLE_SHARE = 0.3  # a forward pass without gradients, of a training step
@@ -182,10 +183,12 @@ def step_seconds(load: Load, gpu: str | None, total_gb: float | None) -> float:
     """A guess at the seconds of a step, by the card's name, else by its VRAM."""
     if load.practice:
         return PRACTICE_STEP_S * load.batch
-    one = max(FASTEST_S, STEP_TFLOP / _tflops(gpu, total_gb))
+    counting = STEP_TFLOP / _tflops(gpu, total_gb) * load.size / USUAL_PX
+    moving = 2 * load.blocks * BLOCK_GB[load.fp8] / PCIE_GB_S
+    step = max(FASTEST_S, counting, moving)
     if load.blocks and not load.h2d_only:
-        one *= 1 + (OLD_SWAP - 1) * min(1, load.blocks / 40)
-    return one * load.size / USUAL_PX
+        step *= 1 + (OLD_SWAP - 1) * min(1, load.blocks / 40)
+    return step
 
 
 def _tflops(gpu: str | None, total_gb: float | None) -> float:

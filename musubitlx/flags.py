@@ -22,6 +22,12 @@ MANY = 30  # so many problems are told; more are the same again
 
 DASHES = "‐‑‒–—―−﹘﹣－"  # what word processors and web pages make of a hyphen
 QUOTES = "“”„‟‘’‚«»"
+MEMORY = (  # what VRAM profiles are about
+    *("--fp8_base", "--fp8_scaled", "--fp8_llm", "--fp8_vl", "--disable_numpy_memmap"),
+    *("--blocks_to_swap", "--block_swap_h2d_only", "--block_swap_ring_size"),
+    *("--use_pinned_memory_for_block_swap", "--gradient_checkpointing"),
+    "--gradient_checkpointing_cpu_offload",
+)
 NEGATIVE = re.compile(r"-\d+$|-\d*\.\d+$")  # what argparse takes for a number, not an option
 
 
@@ -30,11 +36,13 @@ class Flags:
     """What a line of flags says.
 
     `words` are the arguments of the training script, none when there are errors;
-    `values` the parsed value of each option that was given and could be read.
+    `values` the parsed value of each option that was given and could be read, `typed`
+    the words with which it was given.
     """
 
     words: list[str] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
+    typed: dict[str, list[str]] = field(default_factory=dict)
     errors: list[Invalid] = field(default_factory=list)
     warnings: list[UserError] = field(default_factory=list)
 
@@ -67,7 +75,18 @@ def read(
     if not reader.errors:
         reader.ask_argparse()
     errors = reader.errors[:MANY]
-    return Flags([] if errors else reader.words, reader.values, errors, reader.warnings[:MANY])
+    words = [] if errors else reader.words
+    return Flags(words, reader.values, reader.typed, errors, reader.warnings[:MANY])
+
+
+def with_memory_of(given: Flags, profile: Flags) -> str:
+    """The line `given` with what it says of memory replaced by what a VRAM profile says.
+
+    All other options stay as they were typed, also where the profile has them.
+    """
+    kept = {name: words for name, words in given.typed.items() if name not in MEMORY}
+    words = {**{name: words for name, words in profile.typed.items() if name not in kept}, **kept}
+    return shlex.join(word for option in words.values() for word in option)
 
 
 def _defaults(table: Table) -> dict[str, Any]:
@@ -95,6 +114,7 @@ class _Reader:
         self.rows = {name: row for row in table.options(TRAIN) for name in row["option_strings"]}
         self.plain = {_plain(name): name for name in (*TAKEN, *self.rows)}
         self.words: list[str] = []
+        self.typed: dict[str, list[str]] = {}
         self.values: dict[str, Any] = {}
         self.errors: list[Invalid] = []
         self.warnings: list[UserError] = []
@@ -136,11 +156,9 @@ class _Reader:
         if name not in self.rows:
             self.tell(*self._unknown(name))
             return self._end(at + 1)
-        if equals:
-            self._given(name, [value], at + 1, explicit=True)
-            return at + 1
-        end = self._last(name, at + 1)
-        self._given(name, self.words[at + 1 : end], end)
+        end = at + 1 if equals else self._last(name, at + 1)
+        self.typed[self.rows[name]["option_strings"][0]] = self.words[at:end]
+        self._given(name, [value] if equals else self.words[at + 1 : end], end, bool(equals))
         return end
 
     def _is_option(self, word: str) -> bool:
@@ -168,8 +186,11 @@ class _Reader:
 
     # -- values ------------------------------------------------------------------------------------
 
-    def _given(self, name: str, texts: list[str], at: int, explicit: bool = False) -> None:
-        """Read the values of an option; `at` is where its next word would stand."""
+    def _given(self, name: str, texts: list[str], at: int, explicit: bool) -> None:
+        """Read the values of an option; `at` is where its next word would stand.
+
+        `explicit`: the value stands behind a `=`.
+        """
         row = self.rows[name]
         if row["action"] == "store_true":
             if explicit:

@@ -7,10 +7,9 @@ records of the runs, which people delete.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 
@@ -35,11 +34,22 @@ class Load:
     batch: int
     rank: int
     optimizer: str
-    fp8: bool
-    blocks: int
-    h2d_only: bool
-    checkpointing: bool
-    cpu_offload: bool
+    fp8: bool = False
+    blocks: int = 0
+    h2d_only: bool = False
+    checkpointing: bool = False
+    cpu_offload: bool = False
+
+    def with_flags(self, values: dict) -> Load:
+        """The same run with other flags of the trainer, given by option (see `flags.Flags`)."""
+        return replace(
+            self,
+            fp8="--fp8_base" in values,
+            blocks=values.get("--blocks_to_swap") or 0,
+            h2d_only="--block_swap_h2d_only" in values,
+            checkpointing="--gradient_checkpointing" in values,
+            cpu_offload="--gradient_checkpointing_cpu_offload" in values,
+        )
 
     @property
     def way(self) -> tuple:
@@ -78,29 +88,33 @@ def note(home: Home, load: dict, gpu: str | None, columns: dict[str, list]) -> N
 def seconds_per_step(home: Home, load: Load, gpu: str | None) -> Measured | None:
     """The time of a step in the newest earlier run like this one, None if there is none.
 
-    One of another size is carried over in proportion to the pixels.
+    One of another size is carried over in proportion to the pixels. The rank hardly
+    counts: the weights of the model are trained through, whatever hangs on them.
     """
-    return _newest(home, load, gpu, "seconds_per_step", lambda theirs: load.size / theirs.size)
+    carried = None
+    for theirs, seconds in _figures(home, gpu, "seconds_per_step"):
+        if theirs.way != load.way:
+            continue
+        if theirs.size == load.size and theirs.optimizer == load.optimizer:
+            return Measured(seconds, True)
+        scale = load.size / theirs.size
+        if carried is None and 1 / MOST_SCALE <= scale <= MOST_SCALE:
+            carried = Measured(seconds * scale, False)
+    return carried
 
 
 def vram(home: Home, load: Load, gpu: str | None) -> Measured | None:
     """The most VRAM (bytes) the newest run of just this load needed, None if there was none."""
-    same = _newest(home, load, gpu, "vram", lambda theirs: 1.0 if theirs == load else math.inf)
-    return same if same and same.same else None
+    same = (vram for theirs, vram in _figures(home, gpu, "vram") if theirs == load)
+    return next((Measured(vram, True) for vram in same), None)
 
 
-def _newest(home: Home, load: Load, gpu: str | None, key: str, scale_of) -> Measured | None:
-    carried = None
-    for theirs, row in _rows(home):
-        value, scale = row.get(key), scale_of(theirs)
-        fits = theirs.way == load.way and row.get("gpu") == gpu
-        if not fits or not isinstance(value, (int, float)) or value <= 0:
-            continue
-        if theirs.size == load.size and theirs.optimizer == load.optimizer:
-            return Measured(value, True)
-        if carried is None and 1 / MOST_SCALE <= scale <= MOST_SCALE:
-            carried = Measured(value * scale, False)
-    return carried
+def _figures(home: Home, gpu: str | None, key: str) -> Iterator[tuple[Load, float]]:
+    """A figure of the runs on this card, newest first."""
+    for load, row in _rows(home):
+        value = row.get(key)
+        if row.get("gpu") == gpu and isinstance(value, (int, float)) and value > 0:
+            yield load, value
 
 
 _read: dict[Path, tuple[object, list]] = {}
@@ -130,8 +144,3 @@ def _parsed(path: Path) -> Iterator[tuple[Load, dict]]:
             row = json.loads(line)
             if set(row["load"]) == names:
                 yield Load(**row["load"]), row
-
-
-def as_dict(load: Load) -> dict:
-    """A load as it goes into a job's record."""
-    return asdict(load)

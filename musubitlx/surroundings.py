@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -55,8 +55,23 @@ class Machine:
 # -- memory of the card ----------------------------------------------------------------------------
 
 
-def vram(machine: Machine, load: Load, known: Measured | None) -> Iterator[UserError]:
-    """Warnings about VRAM; `known` is what an earlier run of this very load needed (bytes)."""
+@dataclass(frozen=True)
+class Way:
+    """How a run would be with another profile: the settings to change, and its load."""
+
+    profile: presets.Profile
+    settings: dict
+    load: Load
+
+
+def vram(
+    machine: Machine, load: Load, known: Measured | None, ways: Callable[[], Iterable[Way]]
+) -> Iterator[UserError]:
+    """Warnings about VRAM.
+
+    `known` is what an earlier run of this very load needed (bytes), `ways` what else
+    could be done, the safest first.
+    """
     card = machine.gpu
     if load.practice:
         return
@@ -70,54 +85,42 @@ def vram(machine: Machine, load: Load, known: Measured | None) -> Iterator[UserE
         return
     need = known.value if known else estimate.vram_gb(load) * GB
     if need > card["total"] * (1 if known else SLACK[load.fp8]):
-        yield _too_small(card, load, need, known)
+        yield _too_small(card, load, need, list(ways()), known)
     elif not machine.busy:
         yield from _held(card, need / SLACK[load.fp8])
 
 
-def _too_small(card: dict, load: Load, need: float, known: Measured | None) -> UserError:
-    """The card has less than is needed: offer the fastest profile, else the size, that fits."""
-    source = "as an earlier run did" if known else "by Musubi's table"
+def _too_small(
+    card: dict, load: Load, need: float, ways: list[Way], known: Measured | None
+) -> UserError:
+    """The card has less than is needed: offer the fastest profile, else the size, that fits.
+
+    Where an earlier run needed more than the table says, all others count as more, too.
+    """
+    source = "as an earlier run did" if known else "by Musubi’s table"
     text = (
         f"This needs about {need / GB:.0f} GB of VRAM ({source}), and the {card['name']} has "
         f"{card['total'] / GB:.0f} GB: it would run out of memory, or get very slow."
     )
-    for profile in reversed(presets.PROFILES):
-        if _fits(card, _with(load, profile)):
-            settings = {"vram_profile": profile.id, "advanced_flags": None}
-            label = f"Use {profile.label.split(' (')[0]}"
-            return Offer(text, label=label, settings=settings, field="vram_profile")
-    safest = presets.PROFILES[0]
+    more = max(1, need / (estimate.vram_gb(load) * GB))
+
+    def fits(other: Load) -> bool:
+        slack = 1 if known else SLACK[other.fp8]
+        return estimate.vram_gb(other) * GB * more <= card["total"] * slack
+
+    for way in reversed(ways):
+        if fits(way.load):
+            label = f"Use {way.profile.label.split(' (')[0]}"
+            return Offer(text, label=label, settings=way.settings, field="vram_profile")
+    safest = ways[0]
     for side in SIDES_PX:
-        smaller = replace(_with(load, safest), pixels=side * side, batch=1)
-        if smaller.size < load.size and _fits(card, smaller):
-            settings = {
-                "vram_profile": safest.id,
-                "advanced_flags": None,
-                "resolution": f"{side}x{side}",
-                "batch_size": 1,
-            }
+        smaller = replace(safest.load, pixels=side * side, batch=1)
+        if smaller.size < load.size and fits(smaller):
+            settings = {**safest.settings, "resolution": f"{side}x{side}", "batch_size": 1}
             label = f"Use {side}x{side} and the safest profile"
             return Offer(text, label=label, settings=settings, field="resolution")
     hint = "A smaller rank, AdamW8bit and a smaller resolution need less."
     return UserError(text, field="vram_profile", hint=hint)
-
-
-def _fits(card: dict, load: Load) -> bool:
-    return estimate.vram_gb(load) * GB <= card["total"] * SLACK[load.fp8]
-
-
-def _with(load: Load, profile: presets.Profile) -> Load:
-    """The same run with another profile's flags."""
-    words = profile.flags.split()
-    blocks = int(words[words.index("--blocks_to_swap") + 1]) if "--blocks_to_swap" in words else 0
-    return replace(
-        load,
-        fp8="--fp8_base" in words,
-        blocks=blocks,
-        checkpointing=True,
-        cpu_offload="--gradient_checkpointing_cpu_offload" in words,
-    )
 
 
 def _held(card: dict, need: float) -> Iterator[UserError]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +18,12 @@ from support import model_files, picture
 
 from musubitlx import checks, commands, configs, estimate, flags, musubi, presets, prompts
 from musubitlx import options as option_tables
-from musubitlx.errors import ManyInvalid
+from musubitlx.errors import ManyInvalid, Offer, UserError
 from musubitlx.home import Home
 from musubitlx.options import LATENTS, SCRIPTS, TEXT_ENCODER, TRAIN, build_parser
 from musubitlx.projects import Project
 from musubitlx.settings import as_typed, parse
+from musubitlx.surroundings import Machine
 
 JPEG = picture(1, (64, 48))
 SIZES = {"a": (64, 48), "b": (48, 64), "é 画": (64, 64)}
@@ -544,3 +547,47 @@ def test_numbers_are_passed_without_loss(number, text):
 
 def test_scripts_are_named_in_the_order_they_run():
     assert SCRIPTS == (LATENTS, TEXT_ENCODER, TRAIN)
+
+
+# -- what stands in the way of the place -----------------------------------------------------------
+
+
+def test_a_folder_nothing_can_be_written_to_is_told_before_the_start(
+    home, practice, project, monkeypatch
+):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != project.path)
+    found = check(home, practice, asked())
+    (error,) = [one for one in found.errors if one.field == "output_dir"]
+    assert "can't be written" in str(error) and str(project.path) in str(error)
+
+
+def test_a_log_that_cannot_be_made_is_a_sentence(home, practice, project, monkeypatch):
+    def refuse(path, *_a, **_m):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    plan = check(home, practice, asked()).plan
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match="Read-only file system"):
+        checks._take_log(plan, project.path, "my_lora")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_way_out_of_too_little_vram_keeps_flags_that_are_not_about_memory(
+    home, real, project, own
+):
+    model_files(home.root)
+    card = {"index": 0, "name": "RTX 4090", "used": 0, "total": 24 * 2**30}
+    ram = {"total": 2**36, "used": 0, "limit": "machine"}
+    memory = {"ram": ram, "gpus": [card], "disk": {"free": 10**12, "total": 10**12}}
+    here = replace(place(home, real), machine=Machine(memory))
+    line = "--gradient_checkpointing --lr_scheduler cosine --max_grad_norm 0.5" if own else None
+    settings = asked(vram_profile="24+", advanced_flags=line)
+    (offer,) = [w for w in checks.check(here, settings).warnings if isinstance(w, Offer)]
+    assert offer.settings["vram_profile"] == "24"
+    after = checks.check(here, {**settings, **offer.settings})
+    assert not after.errors
+    assert not [w for w in after.warnings if isinstance(w, Offer)]
+    train = " ".join(after.plan.stages[2].argv)
+    assert "--blocks_to_swap 16" in train
+    assert ("--lr_scheduler cosine --max_grad_norm 0.5" in train) is own
+    assert ("--max_grad_norm 1.0" in train) is not own

@@ -146,6 +146,14 @@ def test_time_is_musubi_s_own_figure_on_the_card_it_was_measured_on():
     assert step_seconds(load(), "NVIDIA GeForce RTX 4090", 24.0) < step_seconds(load(), *card)
 
 
+def test_no_step_is_shorter_than_moving_the_blocks_takes():
+    tiny = load(pixels=64 * 64, fp8=True)
+    bare = step_seconds(tiny, "NVIDIA GeForce RTX 4090", 24.0)
+    assert 0.5 < bare < 1.5
+    swapped = step_seconds(load(pixels=64 * 64, fp8=True, blocks=45), "RTX 4090", 24.0)
+    assert 2 < swapped < 5
+
+
 def test_an_unknown_card_is_guessed_by_its_memory_and_none_is_slowest():
     small, large = step_seconds(load(), "Some card", 12.0), step_seconds(load(), "Some card", 80.0)
     assert small > large

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shlex
 import time
 from pathlib import Path
 
@@ -603,3 +604,27 @@ def test_hundreds_of_broken_lines_each_have_an_error():
     for line in lines:
         found = check(line)
         assert found.errors, line
+
+
+# -- another profile's memory ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("--gradient_checkpointing", "--fp8_base --fp8_scaled --max_grad_norm 1.0"),
+        (
+            "--max_grad_norm=0.5 --save_precision fp32 --blocks_to_swap=4",
+            "--fp8_base --fp8_scaled --max_grad_norm=0.5 --save_precision fp32",
+        ),
+        (
+            "--network_args \"exclude_patterns=['a b']\" loraplus_lr_ratio=4 --fp8_base",
+            "--fp8_base --fp8_scaled --max_grad_norm 1.0 --network_args "
+            "\"exclude_patterns=['a b']\" loraplus_lr_ratio=4",
+        ),
+    ],
+)
+def test_another_profile_leaves_what_is_not_about_memory(typed, wanted):
+    profile = "--fp8_base --fp8_scaled --max_grad_norm 1.0"
+    line = flags.with_memory_of(read(typed), read(profile))
+    assert shlex.split(line) == shlex.split(wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from support import pictures
@@ -23,7 +23,7 @@ def columns(seconds: float, steps: int = 20, peak: int | None = 20 * 2**30) -> d
 
 
 def keep(home, one, seconds: float, gpu=CARD, **more) -> None:
-    note(home, measured.as_dict(one), gpu, columns(seconds, **more))
+    note(home, asdict(one), gpu, columns(seconds, **more))
 
 
 def test_a_run_like_an_earlier_one_takes_its_time(home):
@@ -39,6 +39,14 @@ def test_another_size_is_carried_over_by_its_pixels(home):
     assert seconds_per_step(home, load(), CARD) == Measured(8.0, False)
     assert seconds_per_step(home, load(batch=2), CARD) is None  # eight times as large
     assert vram(home, load(), CARD) is None
+
+
+def test_vram_is_measured_for_just_this_load(home):
+    keep(home, load(rank=8), 4.0)
+    assert vram(home, load(rank=64), CARD) is None  # its optimizer needs far more
+    assert seconds_per_step(home, load(rank=64), CARD) == Measured(4.0, True)
+    keep(home, load(rank=64), 4.0, peak=22 * 2**30)
+    assert vram(home, load(rank=8), CARD) == Measured(20 * 2**30, True)
 
 
 @pytest.mark.parametrize(

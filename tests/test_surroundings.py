@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from test_estimate import load
 
-from musubitlx import estimate, musubi, presets, surroundings
+from musubitlx import estimate, flags, musubi, options, presets, surroundings
 from musubitlx.errors import Invalid, Offer
 from musubitlx.estimate import GB
 from musubitlx.measured import Measured
-from musubitlx.surroundings import Machine, disk, packages, ram, tokenizer, vram
+from musubitlx.surroundings import Machine, Way, disk, packages, ram, tokenizer
 
 SAFE = load(fp8=True, blocks=45, cpu_offload=True, h2d_only=True)
 
@@ -33,6 +33,20 @@ def machine(
     return Machine(memory, busy)
 
 
+def under(one, profile: presets.Profile):
+    """The same run with the flags of a profile."""
+    return one.with_flags(flags.read(profile.flags, options.recorded()).values)
+
+
+def vram(machine, one, known):
+    def ways():
+        for profile in presets.PROFILES:
+            settings = {"vram_profile": profile.id, "advanced_flags": None}
+            yield Way(profile, settings, under(one, profile))
+
+    return surroundings.vram(machine, one, known, ways)
+
+
 def said(found) -> str:
     return " ".join(f"{one} {one.hint or ''}" for one in found)
 
@@ -49,14 +63,14 @@ def no_variables(monkeypatch):
 
 @pytest.mark.parametrize(("gb", "profile"), [(11.6, "12"), (24, "24"), (48, "24+"), (20, "16")])
 def test_the_profile_a_card_begins_with_is_not_warned_of(gb, profile):
-    one = surroundings._with(load(optimizer="AdamW"), presets.BY_ID[profile])
+    one = under(load(optimizer="AdamW"), presets.BY_ID[profile])
     assert presets.for_vram(int(gb * GB)).id == profile
     assert list(vram(machine(gb), one, None)) == []
 
 
 def test_the_larger_ranks_of_recipes_fit_the_card_s_own_profile_too():
     for gb, profile in ((12, "12"), (24, "24")):
-        one = surroundings._with(load(optimizer="AdamW", rank=32), presets.BY_ID[profile])
+        one = under(load(optimizer="AdamW", rank=32), presets.BY_ID[profile])
         assert list(vram(machine(gb), one, None)) == []
     assert list(vram(machine(40), load(), None))  # bf16 weights alone fill it
 
@@ -89,6 +103,7 @@ def test_a_measured_need_goes_before_the_table():
     assert list(vram(machine(24), load(), Measured(20 * GB, True))) == []
     (warning,) = vram(machine(24), SAFE, Measured(26 * GB, True))
     assert "an earlier run" in str(warning)
+    assert "resolution" in warning.settings  # no profile fits, whatever the table says
 
 
 def test_a_program_that_holds_the_card_is_named():
