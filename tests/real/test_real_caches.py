@@ -56,6 +56,8 @@ def test_the_real_scripts_make_just_the_caches_that_changed(real, tmp_path):  # 
         assert cache.metadata()["caption1"] == "sks, a changed caption"
 
     (folder / "ball 3.jpg").unlink()
+    lora = folder / "style_qi_te.safetensors"  # Musubi by itself would delete it
+    shutil.copyfile(GIVEN["MUSUBI_TEST_VAE"], lora)
     vae = tmp_path / "vae.safetensors"
     shutil.copyfile(GIVEN["MUSUBI_TEST_VAE"], vae)
     real.put("/api/models/vae", {"path": str(vae)})
@@ -67,6 +69,10 @@ def test_the_real_scripts_make_just_the_caches_that_changed(real, tmp_path):  # 
 
     latents, texts, _ = cached(real, trigger_word="other", resolution="192x192")
     assert (latents, texts) == (kept, set())
+    assert lora.stat().st_size == vae.stat().st_size
+    lora.rename(folder / "style_qi.safetensors")
+    told = real.post("/api/check", {"project": "ball", "settings": SHORT})
+    assert ["output_dir"] == [error["field"] for error in told["errors"]]
 
 
 def test_a_second_real_run_trains_at_once_on_the_caches_of_the_first(real):  # noqa: F811
