@@ -140,6 +140,14 @@ def test_whatever_a_file_holds_is_read_or_told(home, text):
     assert set(loaded) == set(DEFAULTS)
 
 
+def test_a_name_given_by_a_person_hits_no_file_of_the_page_s_own():
+    assert configs.new_name("draft of a face") == "draft of a face"
+    for name in ("last_config", "LAST_CONFIG", "draft-ball", "Draft-ball", "", None):
+        with pytest.raises(Invalid) as told:
+            configs.new_name(name)
+        assert told.value.field == "name"
+
+
 def test_what_is_not_there_is_not_found(home):
     with pytest.raises(NotFound):
         configs.load(home, None)
