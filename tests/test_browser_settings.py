@@ -205,6 +205,30 @@ def test_what_is_typed_before_the_recipes_are_there_costs_no_recipe_and_saves_no
     assert (value(page, "Epochs"), value(page, "Recipe")) == ("4", "")
 
 
+def test_recipes_that_come_late_leave_the_draft_of_the_next_folder_alone(ball, visit):
+    for folder, images in (("few", 2), ("many", 7)):
+        ball.post("/api/projects", {"name": folder})
+        ball.upload(folder, pictures(images))
+    keep_draft(ball, **told(ball, "person"))
+    keep_draft(ball, "many", epochs=33, lora_rank=9)
+    page = open_ball(visit, ball)
+    expect(recipe_of(page)).to_have_value("person")
+    recipes, drafts = [], []
+    page.route("**/api/recipes?images=2", lambda route: recipes.append(route))
+    page.route("**/api/config?name=draft-many", lambda route: drafts.append(route))
+    page.get_by_label("Open a folder").select_option("few")
+    wait_in(page, lambda: recipes, "the page to ask for recipes")
+    page.get_by_label("Open a folder").select_option("many")
+    wait_in(page, lambda: drafts, "the page to ask for the draft")
+    with page.expect_response("**/api/recipes?images=2"):
+        recipes.pop().continue_()
+    page.wait_for_timeout(300)
+    drafts.pop().continue_()
+    expect(page.get_by_label("Epochs", exact=True)).to_have_value("33")
+    expect(page.get_by_label("LoRA rank")).to_have_value("9")
+    expect(recipe_of(page)).to_have_value("")
+
+
 # -- rate and strength -----------------------------------------------------------------------------
 
 

@@ -59,7 +59,7 @@ async function follow() {
     return;
   }
   const recipe = shown(); // it is none any more if a field was changed while the answer was on its way
-  if (recipe && !holds(recipe)) apply(recipe.settings);
+  if (recipe && !holds(recipe)) apply(recipe.settings, { followed: true });
   else judge();
 }
 

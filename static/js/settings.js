@@ -90,9 +90,12 @@ function setValue(control, text) {
   control.value = text;
 }
 
-/** Put values into the form as if they had been typed: a recipe's, or the way out of a warning. */
-export function apply(settings) {
-  for (const name of Object.keys(settings)) typed.add(name);
+/**
+ * Put values into the form: a recipe's, or the way out of a warning. Somebody chose them, so a draft that comes
+ * late leaves them, unless they are `followed`: worked out anew by the page.
+ */
+export function apply(settings, { followed = false } = {}) {
+  if (!followed) for (const name of Object.keys(settings)) typed.add(name);
   fill(settings);
   formChanged();
 }
