@@ -59,7 +59,7 @@ def test_from_dropped_images_to_the_finished_lora(program, visit):
     caption(page, 1).fill("a red ball on a table")
     page.get_by_label("Trigger word", exact=True).fill("ohwx")
     page.get_by_label("Prompt (subject description)").fill("a ball")
-    page.get_by_label("Resolution").fill("64x64")
+    page.get_by_role("textbox", name="Resolution").fill("64x64")
     page.get_by_label("Epochs", exact=True).fill("3")
     page.get_by_label("Make sample images").check()
     page.get_by_label("Sample prompts").fill("{{trigger}} in the sky --w 64 --h 64")
