@@ -409,20 +409,27 @@ def show_resources():
 
 @routes.get("/api/config")
 def load_config():
-    """Saved settings, with what in them could not be used."""
-    loaded, problems = house.server.offload(configs.load, house.home, request.args.get("name"))
+    """Saved settings, with what in them could not be used.
+
+    `given` are the names whose values come from the file; the others are at their defaults.
+    """
+    held = house.server.offload(configs.content, house.home, request.args.get("name"))
+    loaded, problems = settings.read(held)
+    wrong = {problem.field for problem in problems}
     return {
         "name": request.args.get("name") or configs.LAST,
         "settings": loaded,
+        "given": [name for name in loaded if name in held and name not in wrong],
         "problems": [problem.as_dict() for problem in problems],
     }
 
 
 @routes.put("/api/config")
 def save_config():
-    """Check settings and save them as YAML."""
+    """Check settings and save them as YAML; a name that a person made up comes as `new_name`."""
     body = json_body()
-    path = configs.save(house.home, body.get("name"), body.get("settings"))
+    name = configs.new_name(body["new_name"]) if "new_name" in body else body.get("name")
+    path = configs.save(house.home, name, body.get("settings"))
     return {"saved": str(path)}
 
 

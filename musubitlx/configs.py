@@ -31,6 +31,22 @@ def path_of(home: Home, name: str | None) -> Path:
     return home.configs / f"{name}.yaml"
 
 
+def new_name(name: object) -> str:
+    """The name a person gives settings, as it is; Invalid where another file would be hit by it.
+
+    `draft-…` and `last_config`, in whatever case, are the page's own, and so is no name at all.
+    """
+    name = checked_name(name, field="name", what="Configuration")
+    if name.casefold() == LAST or name.casefold().startswith(DRAFT):
+        raise Invalid(
+            f"“{name}” can't be used: the page keeps its own settings under {LAST}, "
+            f"and under names that begin with {DRAFT}.",
+            field="name",
+            hint="Choose another name.",
+        )
+    return name
+
+
 def save(home: Home, name: str | None, given: object) -> Path:
     """Check the settings and write them whole; ManyInvalid writes nothing."""
     import yaml
@@ -51,6 +67,11 @@ def load(home: Home, name: str | None) -> tuple[settings.Settings, list[Invalid]
 
     NotFound if there is no such file, Invalid if it is no YAML of names and values.
     """
+    return settings.read(content(home, name))
+
+
+def content(home: Home, name: str | None) -> dict:
+    """What the file holds, unchecked and without defaults; raises like `load`."""
     path = path_of(home, name)
     try:
         given = yamls.read(path)
@@ -60,7 +81,7 @@ def load(home: Home, name: str | None) -> tuple[settings.Settings, list[Invalid]
         raise Invalid(f"{path.name} can't be loaded: {why}.") from why
     if not isinstance(given, dict):
         raise Invalid(f"{path.name} holds no settings: it must be lines of `name: value`.")
-    return settings.read(_without_path(given))
+    return _without_path(given)
 
 
 def _without_path(given: dict) -> dict:
@@ -76,7 +97,8 @@ def names(home: Home) -> list[dict]:
     the drafts are not among them."""
     found = []
     for path in home.configs.glob("*.yaml"):
-        taken = path.stem.casefold() in RESERVED | {LAST}
+        name = path.stem.casefold()
+        taken = name in RESERVED | {LAST} or name.startswith(DRAFT)
         if not taken and name_problem(path.stem) is None:
             with suppress(OSError):
                 info = path.stat()

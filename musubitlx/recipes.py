@@ -60,9 +60,12 @@ class Recipe:
         return self.steps[-1][1]
 
     def settings_for(self, images: int) -> dict:
-        """The settings it sets for so many images; none are counted as ten."""
+        """The settings it sets for so many images; none are counted as ten.
+
+        The batch size is always among them: epochs and repeats are right for that one only.
+        """
         epochs, repeats = self._split(_counted(images))
-        return {**self.fixed, "epochs": epochs, "image_repeats": repeats}
+        return {"batch_size": 1, **self.fixed, "epochs": epochs, "image_repeats": repeats}
 
     def _split(self, images: int) -> tuple[int, int]:
         """Epochs and repeats that come nearest to the steps and the checkpoints wanted."""

@@ -56,7 +56,7 @@ def visit(browser):
     yield open_page
     for context in contexts:
         context.close()
-    assert mistakes == []
+    assert not mistakes, mistakes  # named here: pytest explains the asserts of tests only
 
 
 def drop(page, files: dict[str, bytes], on: str = "[data-drop]") -> None:

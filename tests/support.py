@@ -92,12 +92,13 @@ class Program:
                 env=self.env,
                 cwd=self.home.parent,
             )
-        self.record = wait_until(self._record, what="server.json\n" + self.said.read_text())
+        self.record = wait_until(self._record, what=f"server.json, see {self.said}", seconds=60)
         self.url = f"http://127.0.0.1:{self.record['port']}"
         return self
 
     def _record(self) -> dict | None:
-        assert self.process.poll() is None, self.said.read_text()
+        ended = self.process.poll()
+        assert ended is None, f"the server ended with {ended}: {self.said.read_text()}"
         try:
             record = json.loads((self.home / "output/.jobs/server.json").read_text())
         except (OSError, ValueError):

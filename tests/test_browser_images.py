@@ -195,7 +195,7 @@ def test_what_the_bucket_cuts_off_is_shown_on_the_card(live_server, visit):
         "wide", {"wide.jpg": picture(1, (1500, 400)), "square.jpg": picture(2, (512, 512))}
     )
     page = visit(f"{live_server.url}/?project=wide")
-    page.get_by_label("Resolution").fill("512x512")
+    page.get_by_role("textbox", name="Resolution").fill("512x512")
     expect(page.get_by_text(re.compile("wide.jpg.*bucket 960 × 272.*% cut off"))).to_be_visible()
     crops = page.locator(".card .crop")
     expect(crops.nth(0)).to_be_hidden()  # the square one
@@ -203,7 +203,7 @@ def test_what_the_bucket_cuts_off_is_shown_on_the_card(live_server, visit):
     frame = page.locator(".card-frame").nth(1).bounding_box()
     crop = crops.nth(1).bounding_box()
     assert crop["width"] < frame["width"] - 2 and abs(crop["height"] - frame["height"]) < 1
-    page.get_by_label("Resolution").fill("768x768")
+    page.get_by_role("textbox", name="Resolution").fill("768x768")
     expect(page.get_by_text(re.compile("square.jpg.*bucket 768 × 768"))).to_be_visible()
 
 

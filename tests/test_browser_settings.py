@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from browsing import expect, needs_chromium, tab_to
+import yaml
+from browsing import expect, needs_chromium, tab_to, wait_in
 from support import SMALL, model_files, pictures, stand_in
 
 pytestmark = needs_chromium
@@ -44,6 +45,38 @@ def value(page, label: str) -> str:
 
 def takes(page):
     return page.locator("[data-takes]")
+
+
+def recipe_of(page):
+    return page.get_by_label("Recipe", exact=True)
+
+
+def told(server, recipe: str, images: int = 5) -> dict:
+    """The values of a recipe, with its name, as they come to stand in the form."""
+    recipes = server.get(f"/api/recipes?images={images}")["recipes"]
+    return {**next(r for r in recipes if r["id"] == recipe)["settings"], "recipe": recipe}
+
+
+def keep_draft(server, folder: str = "ball", **settings) -> None:
+    draft = {"output_dir": folder, "output_name": folder, **settings}
+    server.put("/api/config", {"name": f"draft-{folder}", "settings": draft})
+
+
+def wait_for_draft(page, server, folder: str = "ball", **wanted) -> None:
+    def is_kept() -> bool:
+        answer = server.call("GET", f"/api/config?name=draft-{folder}")
+        return answer.ok and wanted.items() <= answer.json()["settings"].items()
+
+    wait_in(page, is_kept, f"{wanted} in the draft of {folder}")
+
+
+def own_recipe(server, name: str, **settings):
+    """A recipe of the user's own; returns its file."""
+    folder = server.home / "configs/recipes"
+    folder.mkdir(exist_ok=True)
+    text = {"label": name, "why": "Mine.", "settings": settings, "steps": {5: 500}, "epochs": 5}
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(text))
+    return folder / f"{name}.yaml"
 
 
 # -- recipes ---------------------------------------------------------------------------------------
@@ -84,6 +117,116 @@ def test_recipes_by_the_keyboard_alone(ball, visit):
     page.keyboard.press("p")
     expect(page.get_by_label("Recipe", exact=True)).to_have_value("person")
     expect(page.get_by_label("LoRA rank")).to_have_value("32")
+
+
+def test_a_draft_or_a_file_that_only_names_a_recipe_is_shown_as_one_s_own_settings(ball, visit):
+    keep_draft(ball, **{**told(ball, "person"), "epochs": 3})
+    file = {**told(ball, "style"), "output_dir": "ball", "lora_rank": 7}
+    (ball.home / "configs/last_config.yaml").write_text(yaml.safe_dump(file))
+    page = open_ball(visit, ball)
+    wait_for_draft(page, ball, recipe="", epochs=3)  # what is kept says what is shown
+    expect(recipe_of(page)).to_have_value("")
+    expect(page.locator("[data-recipe-why]")).to_be_empty()
+
+    recipe_of(page).select_option("Person")
+    expect(page.locator("[data-recipe-why]")).to_contain_text("1,000 steps")
+    page.get_by_role("button", name="Load last YAML config").click()
+    expect(page.get_by_label("LoRA rank")).to_have_value("7")
+    expect(recipe_of(page)).to_have_value("")
+    expect(page.locator("[data-recipe-why]")).to_be_empty()
+    wait_for_draft(page, ball, recipe="", lora_rank=7)
+
+
+def test_a_recipe_that_is_not_there_is_neither_offered_nor_kept(ball, visit):
+    keep_draft(ball, epochs=3, recipe="of last year")
+    mine = own_recipe(ball, "mine", lora_rank=24)
+    page = visit(ball.url + "/?project=ball")
+    expect(recipe_of(page).locator("option")).to_have_count(8)
+    expect(recipe_of(page)).to_have_value("")
+    wait_for_draft(page, ball, recipe="", epochs=3)
+
+    recipe_of(page).select_option("mine")
+    wait_for_draft(page, ball, recipe="mine", lora_rank=24, batch_size=1)
+    mine.unlink()
+    ball.upload("ball", pictures(7))
+    expect(recipe_of(page).locator("option")).to_have_count(7, timeout=20_000)
+    expect(recipe_of(page)).to_have_value("")
+    expect(page.locator("[data-recipe-why]")).to_be_empty()
+    wait_for_draft(page, ball, recipe="", lora_rank=24)
+
+
+def test_each_folder_shows_its_own_recipe_for_its_own_number_of_images(ball, visit):
+    ball.post("/api/projects", {"name": "few"})
+    ball.upload("few", pictures(2))
+    keep_draft(ball, **told(ball, "person"))
+    keep_draft(ball, "few", **told(ball, "style", images=2))
+    (ball.home / "configs/few style.yaml").write_text(
+        yaml.safe_dump({**told(ball, "style", images=2), "output_dir": "few"})
+    )
+    page = open_ball(visit, ball)
+    expect(recipe_of(page)).to_have_value("person")
+    page.get_by_label("Open a folder").select_option("few")
+    expect(page.locator("[data-recipe-why]")).to_contain_text("For your 2 images")
+    expect(recipe_of(page)).to_have_value("style")
+    page.get_by_label("Open a folder").select_option("ball")
+    expect(page.locator("[data-recipe-why]")).to_contain_text("For your 5 images: 1,000 steps")
+    expect(recipe_of(page)).to_have_value("person")
+
+    page.get_by_role("button", name="Saved configurations…").click()
+    page.get_by_role("button", name="Load few style").click()
+    expect(page.locator("[data-recipe-why]")).to_contain_text("For your 2 images")
+    expect(recipe_of(page)).to_have_value("style")
+    wait_for_draft(page, ball, "few", recipe="style")
+    wait_for_draft(page, ball, "ball", recipe="person")
+
+
+def test_what_is_typed_before_the_recipes_are_there_costs_no_recipe_and_saves_no_false_one(
+    ball, visit
+):
+    keep_draft(ball, **told(ball, "person"))
+    page = visit("about:blank")
+    late = []
+    page.route("**/api/recipes*", lambda route: late.append(route))
+    page.goto(ball.url + "/?project=ball")
+    wait_in(page, lambda: late, "the page to ask for recipes")
+    expect(recipe_of(page)).to_have_value("")
+    page.get_by_label("Trigger word", exact=True).fill("ohwx")
+    wait_for_draft(page, ball, trigger_word="ohwx", recipe="")  # nobody has looked yet
+    late.pop().continue_()
+    expect(recipe_of(page)).to_have_value("person")
+    wait_for_draft(page, ball, trigger_word="ohwx", recipe="person")
+
+    ball.upload("ball", pictures(15))
+    wait_in(page, lambda: late, "the page to ask for recipes", seconds=20)
+    page.get_by_label("Epochs", exact=True).fill("4")
+    late.pop().continue_()
+    wait_for_draft(page, ball, epochs=4, recipe="")
+    page.wait_for_timeout(500)  # the recipes that came leave the field as it was typed
+    assert (value(page, "Epochs"), value(page, "Recipe")) == ("4", "")
+
+
+def test_recipes_that_come_late_leave_the_draft_of_the_next_folder_alone(ball, visit):
+    for folder, images in (("few", 2), ("many", 7)):
+        ball.post("/api/projects", {"name": folder})
+        ball.upload(folder, pictures(images))
+    keep_draft(ball, **told(ball, "person"))
+    keep_draft(ball, "many", epochs=33, lora_rank=9)
+    page = open_ball(visit, ball)
+    expect(recipe_of(page)).to_have_value("person")
+    recipes, drafts = [], []
+    page.route("**/api/recipes?images=2", lambda route: recipes.append(route))
+    page.route("**/api/config?name=draft-many", lambda route: drafts.append(route))
+    page.get_by_label("Open a folder").select_option("few")
+    wait_in(page, lambda: recipes, "the page to ask for recipes")
+    page.get_by_label("Open a folder").select_option("many")
+    wait_in(page, lambda: drafts, "the page to ask for the draft")
+    with page.expect_response("**/api/recipes?images=2"):
+        recipes.pop().continue_()
+    page.wait_for_timeout(300)
+    drafts.pop().continue_()
+    expect(page.get_by_label("Epochs", exact=True)).to_have_value("33")
+    expect(page.get_by_label("LoRA rank")).to_have_value("9")
+    expect(recipe_of(page)).to_have_value("")
 
 
 # -- rate and strength -----------------------------------------------------------------------------
@@ -127,6 +270,43 @@ def test_the_card_chooses_the_profile_and_too_large_a_one_is_put_right_by_a_butt
     expect(page.get_by_label("Advanced trainer flags")).to_have_value(
         re.compile("blocks_to_swap 16.*block_swap_h2d_only")
     )
+
+
+FOCUSED = "document.activeElement.textContent.trim()"
+
+
+def test_the_keyboard_stays_on_a_note_and_goes_on_from_a_fix_that_is_done(on_a_card, visit):
+    page = open_ball(visit, on_a_card)
+    page.get_by_label("VRAM profile").select_option("24+")
+    fix = page.get_by_role("button", name="Use 24 GB – balanced")
+    expect(fix).to_be_visible()
+    fix.focus()
+    page.evaluate("document.activeElement.dataset.same = 'yes'")
+    for images in (4, 5):
+        on_a_card.upload("ball", pictures(images))
+        steps = page.get_by_text(f"{60 * images} steps", exact=True)
+        expect(steps).to_be_visible(timeout=20_000)  # the list was drawn again
+        assert page.evaluate("document.activeElement.dataset.same") == "yes"
+
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").get_by_text("Done: Use 24 GB – balanced.")).to_be_visible()
+    expect(fix).to_be_hidden()
+    assert page.evaluate(FOCUSED).startswith(("Before it can", "Good to know", "Start training"))
+
+
+def test_the_last_note_that_goes_hands_the_keyboard_to_start(ball, visit):
+    page = open_ball(visit, ball)
+    problems = page.locator("[data-problems]")
+    page.get_by_label("Trigger word", exact=True).fill("ohwx")
+    page.get_by_label("Epochs", exact=True).fill("many")
+    note = page.get_by_role("button", name="Epochs: enter a whole number")
+    expect(note).to_be_visible()
+    note.focus()
+    page.evaluate("document.querySelector('#epochs').value = '3'")
+    page.evaluate("document.dispatchEvent(new CustomEvent('settings:changed'))")
+    expect(note).to_be_hidden()
+    left = problems.is_visible()
+    assert page.evaluate(FOCUSED).startswith("Good to know" if left else "Start training")
 
 
 def test_a_profile_somebody_chose_is_not_replaced_by_the_card_s(on_a_card, visit):
@@ -201,6 +381,38 @@ def test_a_file_of_the_earlier_tool_fills_the_form_and_names_what_it_could_not_u
     expect(told).to_contain_text("vram_mode")
     expect(told).to_contain_text("Dims (alpha)")
     assert ball.get("/api/jobs") == []
+
+
+def test_a_file_that_names_no_folder_fills_the_form_of_the_open_one(ball, visit):
+    (ball.home / "configs/bare.yaml").write_text("epochs: 4\n")
+    (ball.home / "configs/wrong.yaml").write_text("epochs: 5\noutput_dir: a/b\n")
+    page = open_ball(visit, ball)
+    page.get_by_label("LoRA filename").fill("ball_v2")
+    for name, epochs in (("bare", "4"), ("wrong", "5")):
+        page.get_by_role("button", name="Saved configurations…").click()
+        page.get_by_role("button", name=f"Load {name}").click()
+        expect(page.get_by_label("Epochs", exact=True)).to_have_value(epochs)
+        expect(page.get_by_text(f"“{name}” is loaded")).to_be_visible()
+        assert value(page, "Output folder") == "ball"
+        assert value(page, "LoRA filename") == "ball_v2"
+        assert page.url.endswith("?project=ball")
+    wait_for_draft(page, ball, output_dir="ball", output_name="ball_v2", epochs=5)
+
+
+def test_the_page_s_own_names_are_refused_for_a_configuration(ball, visit):
+    page = open_ball(visit, ball)
+    page.get_by_label("Epochs", exact=True).fill("9")
+    wait_for_draft(page, ball, epochs=9)
+    before = {path: path.read_bytes() for path in (ball.home / "configs").rglob("*.yaml")}
+    page.get_by_role("button", name="Saved configurations…").click()
+    dialog = page.get_by_role("dialog", name="Saved configurations")
+    for name in ("draft-ball", "Draft-other", "last_config", "Last_Config", "  "):
+        dialog.get_by_label("Save the form as").fill(name)
+        with page.expect_response("**/api/config*") as answer:
+            page.keyboard.press("Enter")
+        assert answer.value.status == 422, name
+        expect(dialog.get_by_role("status")).to_contain_text("can't be used")
+    assert before == {path: path.read_bytes() for path in (ball.home / "configs").rglob("*.yaml")}
 
 
 # -- flags and prompts -----------------------------------------------------------------------------

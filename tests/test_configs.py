@@ -93,6 +93,7 @@ def test_named_configurations_are_listed_and_deleted(home):
         configs.save(home, name, {})
     (home.configs / "models.yaml").write_text("dit: /x\n")
     (home.configs / "imports.yaml").write_text("roots: []\n")
+    (home.configs / "draft-by hand.yaml").write_text("epochs: 3\n")
     (home.configs / "recipes").mkdir()
     assert {one["name"] for one in configs.names(home)} == {"one", "two words"}
     configs.remove(home, "one")
@@ -191,6 +192,14 @@ def test_whatever_a_file_holds_is_read_or_told(home, text):
     except Invalid:
         return
     assert set(loaded) == set(DEFAULTS)
+
+
+def test_a_name_given_by_a_person_hits_no_file_of_the_page_s_own():
+    assert configs.new_name("draft of a face") == "draft of a face"
+    for name in ("last_config", "LAST_CONFIG", "draft-ball", "Draft-ball", "", None):
+        with pytest.raises(Invalid) as told:
+            configs.new_name(name)
+        assert told.value.field == "name"
 
 
 def test_what_is_not_there_is_not_found(home):

@@ -154,6 +154,7 @@ def test_a_recipe_of_one_s_own_is_offered_after_the_shipped_ones(tmp_path):
         "lora_dims": 8.0,
         "learning_rate": 1e-4,
         "optimizer_type": "AdamW8bit",
+        "batch_size": 1,  # what epochs and repeats are right for
         "epochs": 5,
         "image_repeats": 10,
     }

@@ -107,13 +107,33 @@ def test_a_broken_recipe_of_the_user_s_own_is_named_and_the_others_are_there(bal
 
 
 def test_configurations_are_saved_listed_loaded_and_deleted(ball):
-    ball.put("/api/config", {"name": "my face", "settings": {**SMALL, "epochs": 7}})
+    ball.put("/api/config", {"new_name": "my face", "settings": {**SMALL, "epochs": 7}})
     assert [one["name"] for one in ball.get("/api/configs")["configs"]] == ["my face"]
     assert ball.get("/api/config?name=my%20face")["settings"]["epochs"] == 7
     assert ball.call("DELETE", "/api/config?name=my%20face").status_code == 200
     assert ball.get("/api/configs")["configs"] == []
     assert ball.call("DELETE", "/api/config?name=my%20face").status_code == 404
     assert ball.call("DELETE", "/api/config?name=models").status_code == 422
+
+
+def test_a_loaded_configuration_says_what_it_held(ball):
+    text = "epochs: 3\noutput_dir: a/b\nlora_rank: lots\nno_such: 1\nrecipe: person\n"
+    (ball.home / "configs/bare.yaml").write_text(text)
+    told = ball.get("/api/config?name=bare")
+    assert told["given"] == ["epochs", "recipe"]
+    assert (told["settings"]["epochs"], told["settings"]["output_dir"]) == (3, "my_lora")
+    ball.put("/api/config", {"settings": SMALL})
+    assert set(ball.get("/api/config")["given"]) == set(told["settings"])
+
+
+@pytest.mark.parametrize(
+    "name", ["draft-x", "DRAFT-x", "draft-", "Last_Config", "", None, 5, "a/b"]
+)
+def test_a_new_name_that_is_the_page_s_own_is_refused_and_nothing_is_written(ball, name):
+    answer = ball.call("PUT", "/api/config", json={"new_name": name, "settings": SMALL})
+    assert answer.status_code == 422
+    assert answer.json()["field"] == "name" and "can't be used" in answer.json()["error"]
+    assert list((ball.home / "configs").rglob("*.yaml")) == []
 
 
 # -- rubbish ---------------------------------------------------------------------------------------

@@ -44,7 +44,11 @@ async function ask(method, path, body, options = {}) {
 }
 
 async function read(answer) {
-  const body = await answer.json().catch(() => null);
+  const body = await answer.json().catch((error) => {
+    if (error.name === "AbortError") throw error; // called off while it came in
+    if (answer.ok) throw new ApiError(0, UNREACHABLE); // cut off
+    return null;
+  });
   if (answer.status === 401) location.reload(); // the sign-in page, and back here afterwards
   if (!answer.ok) throw new ApiError(answer.status, body ?? {});
   return body;

@@ -74,7 +74,7 @@ async function save(event) {
   const sure = there && (await confirmed({ title: `Replace “${text}”?`, text: "It is there already.", yes: "Replace" }));
   if (there && !sure) return;
   await attempt(async () => {
-    await put("/api/config", { name: text, settings: values() });
+    await put("/api/config", { new_name: text, settings: values() });
     name.value = "";
     toast(`Saved as “${text}”.`);
     await refresh();

@@ -21,6 +21,7 @@ const controls = new Map(
 const flags = controls.get("advanced_flags");
 const profile = controls.get("vram_profile");
 const field = controls.get("output_dir");
+const recipe = controls.get("recipe");
 const touched = new Set(); // fields the person has been at: their errors are shown at once
 
 const profileFlags = () => profile.selectedOptions[0]?.dataset.flags ?? "";
@@ -44,7 +45,8 @@ function fill(settings) {
   for (const [name, value] of Object.entries(settings)) {
     const control = controls.get(name);
     if (!control || name === "advanced_flags" || name === "output_dir") continue;
-    if (control.type === "checkbox") control.checked = Boolean(value);
+    if (control === recipe) claim(value);
+    else if (control.type === "checkbox") control.checked = Boolean(value);
     else setValue(control, shown(value));
   }
   if (!("advanced_flags" in settings)) {
@@ -60,6 +62,27 @@ function fill(settings) {
   drawStrength(values());
 }
 
+// A recipe is shown, and saved, only while the form holds its values. What a draft or a file names is a claim,
+// until recipes.js has the recipes for the folder's images and can tell.
+let claimed = "";
+
+function claim(name) {
+  claimed = name;
+  recipe.value = "";
+}
+
+/** The recipe that the form is said to hold, as far as that can be judged now: not while a folder is being opened. */
+export const claimedRecipe = () => (opening ? "" : claimed);
+
+/** Show the recipe that the form does hold; "": the settings are one's own. */
+export function showRecipe(id) {
+  claimed = "";
+  recipe.value = id;
+  if (id === keptRecipe) return;
+  unsaved = true;
+  keepDraft();
+}
+
 /** A choice that is not offered (yet) is added, so that it is not lost. */
 function setValue(control, text) {
   const missing = control.options && ![...control.options].some((option) => option.value === text);
@@ -67,9 +90,12 @@ function setValue(control, text) {
   control.value = text;
 }
 
-/** Put values into the form as if they had been typed: a recipe's, or the way out of a warning. */
-export function apply(settings) {
-  for (const name of Object.keys(settings)) typed.add(name);
+/**
+ * Put values into the form: a recipe's, or the way out of a warning. Somebody chose them, so a draft that comes
+ * late leaves them, unless they are `followed`: worked out anew by the page.
+ */
+export function apply(settings, { followed = false } = {}) {
+  if (!followed) for (const name of Object.keys(settings)) typed.add(name);
   fill(settings);
   formChanged();
 }
@@ -207,6 +233,7 @@ async function saveDraft() {
   }
   const [settings, name] = [values(), draftName()];
   unsaved = false;
+  keptRecipe = settings.recipe;
   try {
     await put("/api/config", { settings, name });
     say(draftMark, "Saved");
@@ -232,12 +259,22 @@ async function saveRest(settings, draft, error) {
   }
 }
 
+/** Settings as they were read. Where the file is silent on them, folder and LoRA stay what they are. */
+function named({ settings, given }) {
+  const silent = ["output_dir", "output_name"].filter((name) => !given.includes(name));
+  return Object.fromEntries(Object.entries(settings).filter(([name]) => !silent.includes(name)));
+}
+
 async function loadDraft(folder) {
   if (!folder) return;
+  keptRecipe = null;
   try {
-    const draft = await get(`/api/config?name=${encodeURIComponent(draftName(folder))}`);
-    const late = Object.entries(draft.settings).filter(([name]) => !typed.has(name));
-    if (folder === field.value.trim()) fill(Object.fromEntries(late));
+    const settings = named(await get(`/api/config?name=${encodeURIComponent(draftName(folder))}`));
+    const late = Object.entries(settings).filter(([name]) => !typed.has(name));
+    if (folder === field.value.trim()) {
+      fill(Object.fromEntries(late));
+      keptRecipe = settings.recipe;
+    }
     chosen = true;
   } catch (error) {
     if (error.status === 0) complain(error); // no draft: what stands in the form stays
@@ -258,6 +295,7 @@ function leave() {
 
 let chosen = false; // the form holds what somebody chose: nothing is suggested any more
 let unsaved = false;
+let keptRecipe = null; // the recipe that the folder's draft names, null when there is no draft
 let opening = 0; // folders being opened: the form is not yet theirs, and not kept
 const typed = new Set(); // fields changed since the folder was opened: a draft that comes late leaves them
 
@@ -277,7 +315,8 @@ async function saveConfig() {
 export async function loadConfig(name = "") {
   try {
     const query = name ? `?name=${encodeURIComponent(name)}` : "";
-    const { settings, problems } = await get(`/api/config${query}`);
+    const file = await get(`/api/config${query}`);
+    const [settings, problems] = [named(file), file.problems];
     if (settings.output_dir && settings.output_dir !== project.name) await switchFolder(settings.output_dir);
     fill(settings);
     followedName = project.name;

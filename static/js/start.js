@@ -1,6 +1,7 @@
 /** Checking the settings as they change, and starting. Markup: <section data-start>. */
 
 import { at, post } from "./api.js";
+import { toast } from "./dialogs.js";
 import { debounced, el, find, findAll, icon, say } from "./dom.js";
 import { drawEstimate } from "./estimate.js";
 import { count } from "./format.js";
@@ -22,17 +23,15 @@ let hadFix = false;
 async function check() {
   asked?.abort();
   const mine = (asked = new AbortController());
+  const asking = { project: project.name, settings: values() };
+  let found;
   try {
-    const found = await post(
-      "/api/check",
-      { project: project.name, settings: values() },
-      { signal: mine.signal },
-    );
-    draw(found);
+    found = await post("/api/check", asking, { signal: mine.signal });
   } catch (error) {
-    if (error.name !== "AbortError")
-      draw({ errors: error.problems, warnings: [], stages: [], estimate: null });
+    if (error.name === "AbortError") return;
+    found = { errors: error.problems, warnings: [], stages: [], estimate: null };
   }
+  draw(found);
 }
 
 const checkLater = debounced(check, CHECK_MS);
@@ -47,10 +46,11 @@ function draw({ errors, warnings, stages, estimate }) {
 
 function drawProblems(errors, warnings) {
   const rows = [
-    ...errors.map((problem) => problemRow(problem, pressed ? "danger" : "quiet", pressed ? "bad" : "info")),
-    ...warnings.map((problem) => problemRow(problem, "warn", "warn")),
+    ...errors.map((problem) => [problem, pressed ? "danger" : "quiet", pressed ? "bad" : "info"]),
+    ...warnings.map((problem) => [problem, "warn", "warn"]),
   ];
   const box = find("[data-problems]", section);
+  const focused = box.contains(document.activeElement) && document.activeElement;
   box.hidden = rows.length === 0;
   box.dataset.tone = errors.length ? (pressed ? "danger" : "quiet") : "warn";
   if (Boolean(errors.length) !== hadErrors || pressed) box.open = errors.length > 0;
@@ -61,15 +61,42 @@ function drawProblems(errors, warnings) {
   const toDo = pressed ? "This keeps it from starting" : "Before it can start";
   const title = errors.length ? toDo : `Good to know before the start: ${count(warnings.length, "note")}`;
   say(find("[data-problems-title]", section), title);
-  find("[data-problems-list]", section).replaceChildren(...rows);
+  placeRows(rows);
+  if (focused) holdFocus(focused, box);
 }
 
-function problemRow({ error, field, hint, fix }, tone, mark) {
+let placed = new Map(); // what a row says, as JSON -> the row
+
+/** Put the rows of the list in place. One that says the same as before keeps its nodes, and so the focus. */
+function placeRows(rows) {
+  const list = find("[data-problems-list]", section);
+  const before = placed;
+  placed = new Map();
+  for (const row of rows) {
+    const field = row[0].field;
+    const known = Boolean(field && (placeOf(field) || find(`[data-field="${CSS.escape(field)}"]`)));
+    const key = JSON.stringify([...row, known]);
+    placed.set(key, before.get(key) ?? problemRow(...row, known));
+  }
+  for (const [key, row] of before) if (!placed.has(key)) row.remove();
+  [...placed.values()].forEach((row, index) => {
+    if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
+  });
+}
+
+/** What had the focus may be gone: then it goes to a note on the same field, the list's title or Start. */
+function holdFocus(node, box) {
+  if (document.activeElement === node && node.checkVisibility()) return;
+  const successors = findAll("[data-about]", box).filter((one) => one.dataset.about === node.dataset.about);
+  const next = [node, ...successors, find("summary", box), button];
+  next.find((one) => one.isConnected && one.checkVisibility()).focus();
+}
+
+function problemRow({ error, field, hint, fix }, tone, mark, known) {
   const short = hint && !hint.includes("://"); // a long way to go is told where it begins
   const text = short ? `${error} ${hint}` : error;
-  const known = field && (placeOf(field) || find(`[data-field="${CSS.escape(field)}"]`));
   const body = known
-    ? el("button", { type: "button", className: "link-button", textContent: text })
+    ? el("button", { type: "button", className: "link-button", textContent: text, data: { about: field } })
     : el("span", { textContent: text });
   if (known) body.addEventListener("click", () => lead(field));
   return el("li", { className: "problem", data: { tone } }, icon(mark), body, fix ? fixButton(fix) : null);
@@ -77,7 +104,10 @@ function problemRow({ error, field, hint, fix }, tone, mark) {
 
 function fixButton({ label, settings }) {
   const button = el("button", { type: "button", className: "button button-small", textContent: label });
-  button.addEventListener("click", () => apply(settings));
+  button.addEventListener("click", () => {
+    apply(settings);
+    toast(`Done: ${label}.`);
+  });
   return button;
 }
 
