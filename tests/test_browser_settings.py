@@ -435,3 +435,15 @@ def test_wrong_flags_and_prompts_are_told_at_their_fields_as_one_types(ball, vis
     prompts.fill("a cat --s 20")
     expect(error).to_be_hidden()
     expect(page.locator("#sample_prompt_text-error")).to_be_hidden()
+
+
+def test_a_start_that_takes_long_says_what_it_waits_for(ball, visit):
+    page = visit(f"{ball.url}/?project=ball")
+    start = page.locator("[data-start-button]")
+    expect(start).to_have_text("Start training")
+    held = []
+    page.route("**/train", lambda route: held.append(route))
+    start.click()
+    expect(start).to_have_text("Looking at the images…")
+    held[0].fulfill(status=422, json={"error": "No.", "field": None, "hint": None})
+    expect(start).to_have_text("Start training")

@@ -10,6 +10,7 @@ import { project } from "./project.js";
 import { apply, drawCommands, goTo, showErrors, touchAll, values } from "./settings.js";
 
 const CHECK_MS = 300;
+const PATIENCE_MS = 500; // a start that takes longer says what it waits for
 
 const section = find("[data-start]");
 const button = find("[data-start-button]", section);
@@ -137,6 +138,7 @@ async function start() {
   if (starting) return;
   starting = true;
   button.setAttribute("aria-disabled", "true");
+  const slow = setTimeout(() => drawLabel("Looking at the images…"), PATIENCE_MS);
   try {
     refuseUnsaved(await settleCaptions());
     if (!project.exists) await checkNow();
@@ -149,6 +151,8 @@ async function start() {
     refused(error);
   } finally {
     starting = false;
+    clearTimeout(slow);
+    drawLabel(label);
     button.removeAttribute("aria-disabled");
   }
 }
@@ -180,9 +184,13 @@ function refused(error) {
   if (box.getBoundingClientRect().bottom > innerHeight) box.scrollIntoView({ block: "nearest" });
 }
 
+let label = "Start training";
+const drawLabel = (text) => say(find("[data-start-label]", button), text);
+
 /** Say on the button what a press would do: start at once, or queue behind the run under way. */
 export function drawButton(busy) {
-  say(find("[data-start-label]", button), busy ? "Add to queue" : "Start training");
+  label = busy ? "Add to queue" : "Start training";
+  if (!starting) drawLabel(label);
 }
 
 /** Wire the section up. */

@@ -72,7 +72,7 @@ def test_the_real_scripts_make_just_the_caches_that_changed(real, tmp_path):  # 
     assert lora.stat().st_size == vae.stat().st_size
     lora.rename(folder / "style_qi.safetensors")
     told = real.post("/api/check", {"project": "ball", "settings": SHORT})
-    assert ["output_dir"] == [error["field"] for error in told["errors"]]
+    assert [error["field"] for error in told["errors"]] == ["output_dir"]
 
 
 def test_a_second_real_run_trains_at_once_on_the_caches_of_the_first(real):  # noqa: F811
