@@ -59,7 +59,7 @@ PROFILES = (
     ),
     Profile(
         "24+",
-        "24+ GB – performance (fastest, about 42 GB at 1024x1024)",
+        "24+ GB – performance (fastest)",
         "--gradient_checkpointing --max_grad_norm 1.0",
         False,
         44,
