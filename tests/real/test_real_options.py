@@ -34,78 +34,76 @@ def test_the_installed_options_are_the_recorded_ones(trainer):
     assert options.read_installed(trainer)["scripts"] == options.load_table()
 
 
-# Goes through a training's preparation with the trainer's own functions: the model is one
-# linear layer in a block of the right name, and the dataset a list.
+# Trains with the trainer's own `train`, from the reading of the options to the last save: only
+# the dataset is a list of noise, and the model has one small block with layers of the real names.
 ASK = """
 import json, logging, sys
+from multiprocessing import Value
 import torch
 import musubi_tuner.qwen_image_train_network as script
+from accelerate.state import AcceleratorState
 from musubi_tuner.hv_train_network import setup_parser_common
 from musubi_tuner.modules.custom_offloading_utils import BlockSwapConfig
-from musubi_tuner.training.accelerator_setup import prepare_accelerator
-from musubi_tuner.utils import model_utils, sai_model_spec, train_utils
+from musubi_tuner.qwen_image.qwen_image_model import QwenImageTransformer2DModel
+from musubi_tuner.utils import model_utils
 
-class QwenImageTransformerBlock(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.to_q = torch.nn.Linear(8, 8)
-
-class Model(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.blocks = torch.nn.ModuleList([QwenImageTransformerBlock()])
-    def enable_gradient_checkpointing(self, *_):
-        pass
+SMALL = dict(num_layers=1, attention_head_dim=8, num_attention_heads=4, joint_attention_dim=16)
 
 class Items(list):
+    num_train_items, datasets = 5, ()
     def set_max_train_steps(self, steps):
         pass
 
-def prepare(line):
+class Trainer(script.QwenImageNetworkTrainer):
+    def _build_dataset(self, args):
+        self.num_timestep_buckets = args.num_timestep_buckets
+        one = {"latents": torch.ones(1, 16, 1, 4, 4), "vl_embed": [torch.ones(3, 16)]}
+        items = Items([{**one, "timesteps": None}] * Items.num_train_items)
+        return items, lambda batches: batches[0], Value("i", 0)
+    def _load_dit_and_swap(self, args, accelerator, dtype):
+        if (args.blocks_to_swap or 0) > 0:  # the rest of it needs a graphics card
+            BlockSwapConfig.from_args(args, accelerator.device, supports_backward=True)
+            assert args.blocks_to_swap <= 59
+        args.blocks_to_swap, args.fp8_base, args.fp8_scaled = 0, False, False
+        args.sdpa = args.sdpa or not (args.flash_attn or args.xformers)
+        return super()._load_dit_and_swap(args, accelerator, torch.bfloat16)
+    def load_transformer(self, accelerator, args, path, attention, split, device, dtype):
+        torch.manual_seed(0)
+        model = QwenImageTransformer2DModel(
+            **SMALL, axes_dims_rope=(2, 2, 4), attn_mode=attention, split_attn=split
+        )
+        return model.to(dtype)
+    def _prepare_with_accelerator(self, args, *more):
+        return super()._prepare_with_accelerator(args, *more[:-1], more[-2])
+
+def train(line):
+    AcceleratorState._reset_state(reset_partial_state=True)
     parser = script.qwen_image_setup_parser(setup_parser_common())
     args = parser.parse_args(line + ["--dit", "x", "--dataset_config", "x"])
     script.qwen_image_utils.resolve_model_version_args(args)
     args.dit_dtype = "bfloat16"
     model_utils.str_to_dtype(args.vae_dtype or "bf16")
-    trainer = script.QwenImageNetworkTrainer()
-    if not trainer._validate_args_and_init(args):
+    if args.show_timesteps:
         raise RuntimeError("it trains nothing")
-    accelerator = prepare_accelerator(args)
-    if (args.blocks_to_swap or 0) > 0:
-        BlockSwapConfig.from_args(args, accelerator.device, supports_backward=True)
-        assert args.blocks_to_swap <= 59
-    model = Model()
-    network = trainer._build_network(args, accelerator, model, None, torch.bfloat16)
-    made = trainer._build_optimizer_and_dataloader(
-        args, accelerator, network, Items(range(50)), None, model
-    )
-    optimizer, scheduler = made[0], made[5]
-    network.train()
-    for step in range(1, 4):
-        model.blocks[0].to_q(torch.ones(2, 8)).sum().backward()
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        for every in (args.save_every_n_steps, args.save_every_n_epochs):
-            every is not None and step % every
-    sai_model_spec.build_metadata(None, "qi", 0.0, "x", args.metadata_reso, None, None, None, None)
+    Trainer().train(args)
 
 logging.disable()
 for line in json.load(sys.stdin):
     try:
-        prepare(line)
+        train(line)
         told = None
     except (Exception, SystemExit) as error:
         told = f"{type(error).__name__}: {error}"[:300]
-    print("TOLD", json.dumps(told))
+    print("\\nTOLD", json.dumps(told))
 """
 
 
 def ask(trainer: musubi.Trainer, lines: list[str], folder: Path, optimizer: str) -> list:
     """What the real trainer says of each line: None, or its exception."""
     base = ["--optimizer_type", optimizer, "--learning_rate", "5e-5", "--network_dim", "4"]
-    base += ["--network_alpha", "4", "--max_train_epochs", "2", "--mixed_precision", "no"]
-    base += ["--network_module", "networks.lora_qwen_image", "--max_data_loader_n_workers", "2"]
+    base += ["--network_alpha", "4", "--max_train_epochs", "2", "--mixed_precision", "bf16"]
+    base += ["--network_module", "networks.lora_qwen_image", "--max_data_loader_n_workers", "0"]
+    base += ["--timestep_sampling", "qwen_shift", "--save_precision", "bf16"]
     base += ["--save_every_n_epochs", "1", "--output_dir", str(folder), "--output_name", "x"]
     ended = subprocess.run(
         [trainer.python, "-c", ASK],
