@@ -484,7 +484,9 @@ OPTIMIZERS = [  # optimizer, line, the words of an error, those of a warning
     ("AdamW", "--optimizer_args betas=0,0.99", "with a point, as in betas=0.9,0.99", ""),
     ("AdamW8bit", "--optimizer_args betas=0,0.99", "", ""),
     ("AdamW", "--optimizer_args foreach=True fused=True", "can't be True together", ""),
-    ("AdamW", "--optimizer_args foreach=False fused=True amsgrad=1 maximize=0", "", ""),
+    ("AdamW", "--optimizer_args foreach=False fused=True amsgrad=True", "", ""),
+    ("AdamW", "--optimizer_args amsgrad=1 maximize=0", "", ""),
+    ("AdamW", "--optimizer_args fused=True amsgrad=1", "Write amsgrad=True.", ""),
     ("AdamW", "--optimizer_args \"amsgrad='False'\"", "amsgrad can't be False. | Give True or", ""),
     ("AdamW", "--optimizer_args differentiable=True", "differentiable can't be True", ""),
     ("AdamW", "--optimizer_args differentiable=False foreach=None", "", ""),
@@ -683,8 +685,8 @@ def test_a_scheduler_with_the_examples_of_its_hints_is_taken():
     [
         ("\"exclude_patterns=['.*attn.*','.*mlp.*']\"", True),  # the modulation stays
         ("\"exclude_patterns=['transformer_blocks']\"", True),  # no whole name
-        (r"\"exclude_patterns=['transformer_blocks\.[0-5]?[0-9]\..*']\"", False),
-        (r"\"exclude_patterns=['transformer_blocks\.[0-4]?[0-9]\..*']\"", True),
+        ("\"exclude_patterns=['transformer_blocks[.][0-5]?[0-9][.].*']\"", False),
+        ("\"exclude_patterns=['transformer_blocks[.][0-4]?[0-9][.].*']\"", True),
         ("\"exclude_patterns=['.*']\" \"include_patterns=['.*attn.*']\"", True),
         ("\"exclude_patterns=['.*']\" \"include_patterns=('.*attn.*',)\"", True),
         ('"exclude_patterns=[\'.*\']" "include_patterns=[]"', False),

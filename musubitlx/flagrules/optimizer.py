@@ -73,6 +73,12 @@ def optimizer(given: Given) -> Iterator[Problem]:
         yield Problem(
             "--optimizer_args: foreach and fused can't be True together", "Take one of them out."
         )
+    for key in ("amsgrad", "maximize"):
+        if args.get("fused") and not isinstance(args.get(key, False), bool):
+            yield Problem(
+                f"--optimizer_args: {key} can't be {args[key]} when fused is True",
+                f"Write {key}={bool(args[key])}.",
+            )
     for key in OLDER:
         if key in args:
             yield ignored(
