@@ -86,6 +86,7 @@ def texts(told: list) -> str:
         ("--logging_dir logs --log_with tensorboard --log_prefix a", None),
         ("--min_timestep 100 --max_timestep 900 --preserve_distribution_shape", None),
         ("--compile --compile_mode max-autotune", None),
+        ("--xformers --split_attn", None),
         ("--metadata_reso 1024,1024", None),
     ],
 )
@@ -533,6 +534,27 @@ def test_some_flags_go_with_some_optimizers_only(optimizer, line, error, warning
         assert bool(told) == bool(words)
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [  # of 10 steps
+        ("--lr_scheduler rex --lr_warmup_steps 11", "longer than the training's 10 steps"),
+        ("--lr_scheduler REX --lr_warmup_steps 10", ""),
+        ("--lr_scheduler rex --lr_warmup_steps 100%", ""),
+        ("--lr_scheduler polynomial --lr_warmup_steps 10", "the very number of all steps"),
+        ("--lr_scheduler polynomial --lr_warmup_steps 11", ""),
+        ("--lr_scheduler cosine --lr_warmup_steps 10", ""),
+        ("--lr_warmup_steps 10", ""),
+        ("--lr_scheduler rex", ""),
+        ("--lr_scheduler_type ConstantLR --lr_scheduler rex --lr_warmup_steps 11", ""),
+    ],
+)
+def test_a_warm_up_is_held_against_the_number_of_steps(line, words):
+    told = texts(flags.beside_steps(read(line).values, settings.defaults(), 10))
+    assert words in told and bool(told) == bool(words)
+    adafactor = {**settings.defaults(), "optimizer_type": "Adafactor"}
+    assert flags.beside_steps(read(line).values, adafactor, 10) == []
+
+
 def test_a_schedule_ends_below_where_it_begins():
     line = "--lr_scheduler polynomial"
     assert read(line).errors == []
@@ -549,7 +571,6 @@ def test_without_settings_and_folder_only_what_is_known_is_said():
 
 WARNINGS = [
     ("--flash_attn", "--split_attn"),
-    ("--xformers --split_attn", "needs the package xformers"),
     ("--xformers", "--split_attn"),
     ("--blocks_to_swap 46", "main memory"),
     ("--block_swap_h2d_only", "no effect without --blocks_to_swap"),

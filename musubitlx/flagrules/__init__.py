@@ -186,16 +186,6 @@ RULES = (
         )
         for name in ("--flash_attn", "--xformers")
     ),
-    *(
-        Rule(
-            name,
-            lambda given: True,
-            f"{name} needs the package {package} in Musubi's environment",
-            "Without it the training fails at its first step; --sdpa needs no package.",
-            refused=False,
-        )
-        for name, package in (("--flash_attn", "flash-attn"), ("--xformers", "xformers"))
-    ),
     Rule(
         "--mixed_precision",
         lambda given: given.get("--mixed_precision") == "no",
@@ -387,6 +377,11 @@ def problems(given: Given) -> Iterator[Problem]:
             yield Problem(text, rule.hint, rule.refused)
     for look in (paths.paths, optimizer.optimizer, schedule.scheduler, network.network):
         yield from look(given)
+
+
+def beside_steps(given: Given, steps: int) -> Iterator[Problem]:
+    """What can only be said once the number of all steps is known."""
+    yield from schedule.warm_up(given, steps)
 
 
 def _by_themselves(given: Given) -> Iterator[Problem]:

@@ -98,6 +98,21 @@ def scheduler(given: Given) -> Iterator[Problem]:
         yield _no_scheduler(name)
 
 
+def warm_up(given: Given, steps: int) -> Iterator[Problem]:
+    """The two schedules that fail on a warm-up because of the number of all steps."""
+    name, warm = given.get("--lr_scheduler") or "", given.get(_WARM)
+    if given.get("--lr_scheduler_type") or _relative(given) or not isinstance(warm, int):
+        return
+    if name.lower() == "rex" and warm > steps:
+        text = f"{_WARM} {warm} is longer than the training's {steps} steps"
+        yield Problem(text, f"Give less, or a share of all steps such as {_WARM} 10%.")
+    elif name == "polynomial" and warm == steps:
+        text = (
+            f"{_WARM} {warm} is the very number of all steps, which polynomial can't be used with"
+        )
+        yield Problem(text, f"Give less, or a share of all steps such as {_WARM} 10%.")
+
+
 def _relative(given: Given) -> bool:
     """Tell whether the optimizer sets the learning rate itself, as Adafactor does by default."""
     if given.settings.get("optimizer_type") != "Adafactor":

@@ -103,6 +103,7 @@ for line in json.load(sys.stdin):
 
 
 RANK = 4
+STEPS = 10  # 5 items, 2 epochs
 
 
 def ask(trainer: musubi.Trainer, lines: list[str], folder: Path, optimizer: str) -> list:
@@ -219,6 +220,8 @@ FAILS = [
     "--lr_scheduler rex --lr_scheduler_args rex_alpha=-0.9",
     "--lr_scheduler rex --lr_scheduler_args rex_alpha=None",
     "--lr_scheduler polynomial --lr_warmup_steps 100%",
+    "--lr_scheduler polynomial --lr_warmup_steps 10",
+    "--lr_scheduler rex --lr_warmup_steps 11",
     "--lr_scheduler polynomial --lr_scheduler_args lr_end=1",
     "--lr_scheduler polynomial --lr_scheduler_args \"lr_end='x'\"",
     "--lr_scheduler cosine_with_min_lr --lr_scheduler_args min_lr=None",
@@ -316,6 +319,8 @@ WORKS = [
     "--optimizer_args differentiable=False foreach=None betas=0.0,0.9",
     "--optimizer_args betas=[0.9,0.99]",
     "--lr_scheduler_args last_epoch=-1",
+    "--lr_scheduler polynomial --lr_warmup_steps 11",
+    "--lr_scheduler rex --lr_warmup_steps 10",
     "--lr_scheduler rex --lr_scheduler_args rex_alpha=0 last_epoch=3",
     "--lr_scheduler rex --lr_scheduler_args rex_alpha=1 rex_beta=-0.9",
     "--lr_scheduler cosine_with_min_lr --lr_scheduler_min_lr_ratio 0 "
@@ -414,7 +419,8 @@ def test_what_is_refused_really_fails_and_what_is_taken_works(
     differ = []
     for line, said in zip(fails + works, told, strict=True):
         found = flags.read(line, options.recorded(), chosen, tmp_path)
-        errors = [str(error) for error in found.errors]
+        late = flags.beside_steps(found.values, chosen, STEPS)
+        errors = [str(error) for error in [*found.errors, *late]]
         if not bool(said) == bool(errors) == (line in fails):
             differ.append((line, said, errors))
     assert differ == []
