@@ -148,7 +148,7 @@ def _other_rank(given: Given, name: str, file: Path, found: tensors.Tensors) -> 
     wanted = given.settings.get("lora_rank")
     if wanted is None or not ranks or ranks == {wanted}:
         return None
-    rank = max(ranks)
+    rank = max(ranks - {wanted})
     return Problem(
         f"{name}: the weights of {shown(file.name)} have rank {rank}, not {wanted}",
         f"Set “LoRA rank” to {rank}, or take {name} out.",

@@ -75,7 +75,7 @@ class Trainer(script.QwenImageNetworkTrainer):
             **SMALL, axes_dims_rope=(2, 2, 4), attn_mode=attention, split_attn=split
         )
         return model.to(dtype)
-    def _prepare_with_accelerator(self, args, *more):
+    def _prepare_with_accelerator(self, args, *more):  # the dtype of the weights is not fp8
         return super()._prepare_with_accelerator(args, *more[:-1], more[-2])
 
 def train(line):
