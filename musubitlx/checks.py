@@ -123,6 +123,7 @@ def check(place: Place, given: object, *, starting: bool = False) -> Check:
     if readable:
         found.estimate = _estimate(place, order, found, samples)
         found.warnings += _few_images(readable, settings, found.estimate)
+        found.errors += flags.beside_steps(values, settings, found.estimate["steps"])
         _look_around(place, order, given, found)
     return found
 

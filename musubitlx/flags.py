@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from musubitlx import flagrules
 from musubitlx.errors import Invalid, UserError
 from musubitlx.flagrules.given import ELSEWHERE, TAKEN, Given, nearest, shown
-from musubitlx.options import LATENTS, TEXT_ENCODER, TRAIN, TYPES, Table
+from musubitlx.options import LATENTS, TEXT_ENCODER, TRAIN, TYPES, Table, recorded
 
 FIELD = "advanced_flags"
 LONGEST = 20_000  # characters of a line
@@ -87,6 +87,16 @@ def with_memory_of(given: Flags, profile: Flags) -> str:
     kept = {name: words for name, words in given.typed.items() if name not in MEMORY}
     words = {**{name: words for name, words in profile.typed.items() if name not in kept}, **kept}
     return shlex.join(word for option in words.values() for word in option)
+
+
+def beside_steps(
+    values: Mapping[str, Any], settings: Mapping[str, Any], steps: int
+) -> list[Invalid]:
+    """What is wrong with the values of a line once the number of all steps is known."""
+    reader = _Reader(recorded())
+    for problem in flagrules.beside_steps(Given(values, settings=settings), steps):
+        reader.tell(*problem)
+    return reader.errors
 
 
 def _defaults(table: Table) -> dict[str, Any]:

@@ -203,6 +203,7 @@ BY_OPTION = (  # an option that is set -> the package it needs, and how it is go
     ("--xformers", "xformers", "pip install xformers"),
     ("--flash_attn", "flash_attn", "pip install flash-attn"),
     ("--log_with", "tensorboard", "pip install tensorboard"),
+    ("--log_with", "wandb", "pip install wandb"),
 )
 
 
@@ -218,7 +219,7 @@ def packages(trainer: Trainer, optimizer: str, flags) -> Iterator[UserError]:
             "or choose AdamW.",
         )
     for option, package, how in BY_OPTION:
-        if _wants(option, flags) and musubi.lacks(trainer, package):
+        if _wants(option, package, flags) and musubi.lacks(trainer, package):
             yield Invalid(
                 f"{option} needs the package {package}, which the Python for Musubi Tuner lacks.",
                 field="advanced_flags",
@@ -226,9 +227,9 @@ def packages(trainer: Trainer, optimizer: str, flags) -> Iterator[UserError]:
             )
 
 
-def _wants(option: str, flags) -> bool:
+def _wants(option: str, package: str, flags) -> bool:
     value = flags.get(option)
-    return value in ("tensorboard", "all") if option == "--log_with" else bool(value)
+    return value in (package, "all") if option == "--log_with" else bool(value)
 
 
 # -- the tokenizer ---------------------------------------------------------------------------------

@@ -530,6 +530,13 @@ def test_few_images_and_few_steps_are_warned_of_with_what_to_do(home, practice, 
     assert advice(epochs=10) == []
 
 
+def test_a_warm_up_longer_than_the_training_is_an_error(home, practice, project):
+    line = "--lr_scheduler rex --lr_warmup_steps"
+    (error,) = check(home, practice, asked(epochs=2, advanced_flags=f"{line} 1000")).errors
+    assert error.field == "advanced_flags" and "longer than the training's" in str(error)
+    assert check(home, practice, asked(epochs=2, advanced_flags=f"{line} 1")).errors == []
+
+
 def test_the_estimate_is_of_the_images_that_are_there(home, practice, project):
     settings = asked(resolution="256x256", epochs=2, image_repeats=5, batch_size=2)
     found = check(home, practice, settings)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import weights
 from hypothesis import given
 from hypothesis import strategies as st
 from inputs import patient
@@ -16,7 +17,7 @@ from inputs import patient
 from musubitlx import flagrules, flags, options, presets, settings
 from musubitlx.errors import Invalid
 from musubitlx.flagrules import given as facts
-from musubitlx.flagrules import schedule
+from musubitlx.flagrules import kinds, network, optimizer, paths, schedule, torch_schedule
 from musubitlx.options import TRAIN
 
 TABLE = options.recorded()
@@ -79,7 +80,6 @@ def texts(told: list) -> str:
         ("--lr_scheduler warmup_stable_decay --lr_decay_steps 20%", None),
         ("--lr_scheduler_type StepLR --lr_scheduler_args step_size=10", None),
         ("--lr_scheduler_type torch.optim.lr_scheduler.ConstantLR", None),
-        ("--lr_scheduler_type my.own.Scheduler", None),
         ("--network_args \"exclude_patterns=['.*img.*']\" rank_dropout=0.1", None),
         ("--network_module networks.lokr --network_args factor=8", None),
         ("--network_module musubi_tuner.networks.lora_qwen_image", None),
@@ -124,6 +124,10 @@ def test_values_are_read_as_musubi_reads_them():
 # -- errors ----------------------------------------------------------------------------------------
 
 LOHA = "--network_module networks.loha "
+TORCH = "--lr_scheduler_type "
+STEP = TORCH + "StepLR --lr_scheduler_args "
+CYCLIC = TORCH + "CyclicLR --lr_scheduler_args base_lr=1e-5 max_lr=1e-4 "
+ONE = TORCH + "OneCycleLR --lr_scheduler_args max_lr=1e-4 total_steps=20 "
 ERRORS = [
     # the words
     ("--fp8_base 'open", "no closing quotation"),
@@ -235,13 +239,31 @@ ERRORS = [
     ("--vae_dtype float17", "--vae_dtype can't be float17"),
     ("--metadata_reso 1024x1024", "--metadata_reso can't be 1024x1024"),
     ("--metadata_reso ''", "--metadata_reso can't be"),
+    ("--mixed_precision no", "the model itself is in bf16. | Take it out: bf16 is used then."),
+    ("--compile --compile_backend nosuch", "--compile_backend can't be nosuch"),
+    ("--mode_scale 100 --timestep_sampling sigma --weighting_scheme mode", "1.29 is usual"),
+    # what is in files and folders
+    ("--network_weights junk.safetensors", "is a web page"),
+    ("--network_weights empty.safetensors", "--network_weights: empty.safetensors is empty. | Del"),
+    ("--network_weights junk.pt", "junk.pt holds no weights"),
+    ("--network_weights shouted.SAFETENSORS", "for a file of torch. | Rename it"),
+    ("--network_weights other_rank.safetensors", "have rank 32, not 16. | Set “LoRA rank” to 32"),
+    ("--base_weights junk.safetensors", "is a web page"),
+    ("--base_weights here.safetensors junk.pt", "junk.pt is not a safetensors file"),
+    ("--base_weights no_alpha.safetensors", "lacks the alpha of its layers"),
+    ("--resume empty", "it has no model.safetensors and no optimizer.bin and no scheduler.bin"),
+    ("--resume other_rank-state", "--resume: the weights of model.safetensors have rank 32"),
+    ("--resume run-state " + LOHA, "no layer of model.safetensors has Musubi's name for netw"),
+    ("--resume run-state --mixed_precision fp16", "it has no scaler.pt"),
+    ("--log_tracker_config junk.toml", "junk.toml is not in the form TOML"),
     # paths
     ("--network_weights /no/such.safetensors", "there is no file /no/such.safetensors"),
     ("--network_weights nosuch.safetensors", "there is no file nosuch.safetensors"),
     ("--network_weights ''", "there is no file"),
     ("--base_weights here.safetensors gone.safetensors", "there is no file gone.safetensors"),
     ("--resume nosuch", "there is no folder nosuch"),
-    ("--resume ~/state", "~ does not stand"),
+    ("--network_weights ~/lora.safetensors", "~ does not stand"),
+    ("--resume ~/no-such-state", "there is no folder"),
     ("--log_tracker_config nosuch.toml", "there is no file nosuch.toml"),
     ("--logging_dir here.safetensors", "--logging_dir names a file"),
     (f"--network_weights {'x' * 5000}", "there is no file xxx"),
@@ -259,11 +281,11 @@ ERRORS = [
     ("--lr_scheduler piecewise_constant", "needs step_rules"),
     (
         "--lr_scheduler piecewise_constant --lr_scheduler_args step_rules=1",
-        "needs step_rules",
+        "step_rules can't be 1",
     ),
     (
         "--lr_scheduler piecewise_constant --lr_scheduler_args \"step_rules='1:x,2'\"",
-        "needs step_rules",
+        "step_rules can't be 1:x,2",
     ),
     ("--lr_warmup_steps 5", "can't be used with the scheduler constant"),
     ("--lr_scheduler constant --lr_warmup_steps 10%", "Add --lr_scheduler constant_with_warmup"),
@@ -289,6 +311,61 @@ ERRORS = [
     ("--lr_scheduler_type StepLR", "needs step_size"),
     ("--lr_scheduler_type LambdaLR", "can't be used"),
     ("--lr_scheduler_type ReduceLROnPlateau", "can't be used"),
+    ("--lr_scheduler ''", "--lr_scheduler can't be"),
+    ("--lr_scheduler_args last_epoch=0", "last_epoch can't be 0. | Give -1 or nothing"),
+    ("--lr_scheduler cosine --lr_scheduler_args last_epoch=5", "last_epoch can't be 5"),
+    ("--lr_scheduler cosine --lr_scheduler_args \"num_cycles='x'\"", "num_cycles can't be x"),
+    ("--lr_scheduler cosine --lr_scheduler_args num_cycles=None", "num_cycles can't be None"),
+    ("--lr_scheduler cosine --lr_scheduler_args num_cycles=1e999", "num_cycles can't be inf"),
+    ("--lr_scheduler rex --lr_scheduler_args rex_alpha=0 rex_beta=0", "more than 0 together"),
+    ("--lr_scheduler rex --lr_scheduler_args rex_alpha=-0.9", "rex_alpha can't be -0.9"),
+    ("--lr_scheduler rex --lr_scheduler_args rex_alpha=None", "rex_alpha can't be None"),
+    ("--lr_scheduler polynomial --lr_warmup_steps 100%", "when all steps are warm-up"),
+    ("--lr_scheduler polynomial --lr_scheduler_args \"lr_end='x'\"", "lr_end can't be x"),
+    ("--lr_scheduler polynomial --lr_scheduler_args lr_end=1", "not below the learning rate"),
+    ("--lr_scheduler cosine_with_min_lr --lr_scheduler_args min_lr=None", "needs --lr_scheduler_m"),
+    (
+        "--lr_scheduler cosine_with_min_lr --lr_scheduler_args \"min_lr='x'\"",
+        "min_lr can't be x. | Give a number from 0, as in min_lr=1e-7.",
+    ),
+    # schedulers of torch
+    (STEP + "step_size=0", "step_size can't be 0. | Give a number above 0, as in step_size=100."),
+    (STEP + "\"step_size='3'\"", "step_size can't be 3"),
+    (STEP + "step_size=3 foo=1", "foo is unknown"),
+    (STEP + "step_size=3 gamma=None", "gamma can't be None"),
+    (STEP + "step_size=3 last_epoch=0", "last_epoch can't be 0"),
+    ("--lr_scheduler_type torch.optim.lr_scheduler.StepLR", "needs step_size. | Add --lr"),
+    ("--lr_scheduler_type torch.optim.lr_scheduler.Foo", "can't be torch.optim"),
+    (TORCH + "MultiStepLR --lr_scheduler_args milestones=5", "as in milestones=[100,200]"),
+    (TORCH + "MultiStepLR --lr_scheduler_args milestones=[3,[4]]", "milestones can't be"),
+    (TORCH + "ConstantLR --lr_scheduler_args factor=0", "above 0 to 1, as in factor=0.5"),
+    (TORCH + "ConstantLR --lr_scheduler_args factor=2", "factor can't be 2"),
+    (TORCH + "LinearLR --lr_scheduler_args start_factor=0", "start_factor can't be 0"),
+    (TORCH + "LinearLR --lr_scheduler_args end_factor=2", "end_factor can't be 2"),
+    (TORCH + "PolynomialLR --lr_scheduler_args total_iters=3 power=-1", "power can't be -1"),
+    (TORCH + "ExponentialLR --lr_scheduler_args \"gamma='x'\"", "gamma can't be x"),
+    (TORCH + "CosineAnnealingLR --lr_scheduler_args T_max=0", "T_max can't be 0"),
+    (TORCH + "CosineAnnealingLR --lr_scheduler_args T_max=3 \"eta_min='x'\"", "eta_min can't be x"),
+    (TORCH + "CosineAnnealingWarmRestarts --lr_scheduler_args T_0=0", "T_0 can't be 0"),
+    (TORCH + "CosineAnnealingWarmRestarts --lr_scheduler_args T_0=2.5", "a whole number from 1"),
+    (CYCLIC + "step_size_up=0", "step_size_up can't be 0"),
+    (CYCLIC + "\"mode='x'\"", "'triangular', 'triangular2' or 'exp_range', quotes and all"),
+    (CYCLIC + "max_momentum=1", "from 0 to below 1, as in max_momentum=0.9"),
+    (CYCLIC + "scale_fn=1", "scale_fn can't be 1"),
+    (TORCH + "CyclicLR --lr_scheduler_args base_lr=[1e-5,1e-4] max_lr=1e-4", "needs one number"),
+    (TORCH + "OneCycleLR --lr_scheduler_args max_lr=1e-4 epochs=2", "needs total_steps"),
+    (ONE + "pct_start=1", "pct_start can't be 1. | Give a number from 0.0 to 1.0, with a point"),
+    (ONE + "pct_start=0.05", "pct_start leaves the rise of the learning rate a single step"),
+    (ONE + "div_factor=0", "div_factor can't be 0"),
+    (ONE + "\"anneal_strategy='x'\"", "anneal_strategy can't be x"),
+    (
+        "--lr_scheduler_type OneCycleLR --lr_scheduler_args total_steps=20 max_lr=[1e-4] "
+        "--network_args loraplus_lr_ratio=4",
+        "max_lr needs 2 numbers",
+    ),
+    ("--lr_scheduler_type foo..Bar", "--lr_scheduler_type can't be foo..Bar"),
+    ("--lr_scheduler_type .Bar", "--lr_scheduler_type can't be .Bar"),
+    ("--lr_scheduler_type foo.", "--lr_scheduler_type can't be foo."),
     # the optimizer
     ("--optimizer_args betas", "not of the form key=value"),
     ("--optimizer_args a=b=c", "not of the form key=value"),
@@ -317,12 +394,34 @@ ERRORS = [
     ("--network_args exclude_patterns=.*", "quotes and all"),
     ("--network_args \"exclude_patterns=['(']\"", "quotes and all"),
     ("--network_args unet=1", "Musubi gives it itself"),
+    ("--network_args \"exclude_patterns=['.*']\"", "exclude_patterns leaves no layer to train"),
+    (LOHA + "--network_args exclude_patterns=['transformer_blocks.*']", "quotes and all"),
+    (
+        "--network_args \"exclude_patterns=['.*attn.*','.*mlp.*','.*mod.*']\"",
+        "Patterns match whole names such as transformer_blocks.0.attn.to_q",
+    ),
+    (
+        "--network_args \"exclude_patterns=['.*']\" \"include_patterns=['attn']\"",
+        "leaves no layer",
+    ),
 ]
+
+
+def fill(folder: Path) -> None:
+    """The files the lines name, and states of trainings with these weights."""
+    weights.fill(folder, settings.defaults()["lora_rank"])
+    for source, state in (("here", "run-state"), ("other_rank", "other_rank-state")):
+        (folder / state).mkdir()
+        for name in paths.STATE:
+            (folder / state / name).touch()
+        (folder / state / "model.safetensors").write_bytes(
+            (folder / f"{source}.safetensors").read_bytes()
+        )
 
 
 @pytest.mark.parametrize(("line", "words"), ERRORS)
 def test_a_bad_line_is_refused_with_the_reason(line, words, tmp_path, capsys):
-    (tmp_path / "here.safetensors").touch()
+    fill(tmp_path)
     found = read(line, tmp_path)
     assert words in texts(found.errors)
     assert all(isinstance(one, Invalid) for one in found.errors)
@@ -375,6 +474,55 @@ OPTIMIZERS = [  # optimizer, line, the words of an error, those of a warning
     ("AdamW8bit", "--optimizer_args fused=True", "fused is unknown", ""),
     ("AdamW8bit", "--optimizer_args betas=0.9,0.99", "", ""),
     ("AdamW", "--optimizer_args relative_step=False", "relative_step is unknown", ""),
+    (
+        "AdamW",
+        "--optimizer_args eps=-1",
+        "eps can't be -1. | Give a number from 0, as in eps=1",
+        "",
+    ),
+    ("AdamW", "--optimizer_args \"eps='x'\"", "eps can't be x", ""),
+    ("AdamW", "--optimizer_args eps=1e-8,1e-3", "eps can't be (1e-08, 0.001)", ""),
+    ("AdamW", "--optimizer_args betas=0,0.99", "with a point, as in betas=0.9,0.99", ""),
+    ("AdamW8bit", "--optimizer_args betas=0,0.99", "", ""),
+    ("AdamW", "--optimizer_args foreach=True fused=True", "can't be True together", ""),
+    ("AdamW", "--optimizer_args foreach=False fused=True amsgrad=True", "", ""),
+    ("AdamW", "--optimizer_args amsgrad=1 maximize=0", "", ""),
+    ("AdamW", "--optimizer_args fused=True amsgrad=1", "Write amsgrad=True.", ""),
+    ("AdamW", "--optimizer_args \"amsgrad='False'\"", "amsgrad can't be False. | Give True or", ""),
+    ("AdamW", "--optimizer_args differentiable=True", "differentiable can't be True", ""),
+    ("AdamW", "--optimizer_args differentiable=False foreach=None", "", ""),
+    ("AdamW8bit", "--optimizer_args amsgrad=True", "amsgrad can't be True", ""),
+    (
+        "AdamW8bit",
+        "--optimizer_args optim_bits=8",
+        "optim_bits can't be 8. | Give 32 or nothing",
+        "",
+    ),
+    ("AdamW8bit", "--optimizer_args args={}", "args can't be {}", ""),
+    ("AdamW8bit", "--optimizer_args min_8bit_size=None", "min_8bit_size can't be None", ""),
+    ("AdamW8bit", "--optimizer_args is_paged=True optim_bits=32 args=None", "", ""),
+    ("AdamW8bit", "--optimizer_args percentile_clipping=5", "", "newer versions of bitsandbytes"),
+    ("Adafactor", "--optimizer_args eps=1e-8", "as in eps=1e-30,1e-3", ""),
+    ("Adafactor", "--optimizer_args eps=None,1e-3", "eps can't be (None, 0.001)", ""),
+    ("Adafactor", "--optimizer_args eps=1e-30,1e-3 beta1=None decay_rate=-0.5", "", ""),
+    ("Adafactor", "--optimizer_args clip_threshold=None", "clip_threshold can't be None", ""),
+    ("Adafactor", "--optimizer_args decay_rate=0.8", "from -10 to 0, as in decay_rate=-0.8", ""),
+    ("Adafactor", "--optimizer_args \"beta1='x'\"", "beta1 can't be x", ""),
+    (
+        "Adafactor",
+        "--optimizer_args relative_step=False --lr_scheduler adafactor:1.2.3",
+        "can't be used with relative_step=False",
+        "",
+    ),
+    (
+        "Adafactor",
+        "--optimizer_args relative_step=False --lr_scheduler adafactor:0.1 --lr_warmup_steps 5",
+        "can't be used with the scheduler adafactor",
+        "",
+    ),
+    ("Adafactor", CYCLIC, "which has none. | Add cycle_momentum=False", ""),
+    ("Adafactor", CYCLIC + "cycle_momentum=False", "", ""),
+    ("AdamW8bit", CYCLIC, "", ""),
 ]
 
 
@@ -384,6 +532,27 @@ def test_some_flags_go_with_some_optimizers_only(optimizer, line, error, warning
     for told, words in ((found.errors, error), (found.warnings, warning)):
         assert words in texts(told)
         assert bool(told) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [  # of 10 steps
+        ("--lr_scheduler rex --lr_warmup_steps 11", "longer than the training's 10 steps"),
+        ("--lr_scheduler REX --lr_warmup_steps 10", ""),
+        ("--lr_scheduler rex --lr_warmup_steps 100%", ""),
+        ("--lr_scheduler polynomial --lr_warmup_steps 10", "the very number of all steps"),
+        ("--lr_scheduler polynomial --lr_warmup_steps 11", ""),
+        ("--lr_scheduler cosine --lr_warmup_steps 10", ""),
+        ("--lr_warmup_steps 10", ""),
+        ("--lr_scheduler rex", ""),
+        ("--lr_scheduler_type ConstantLR --lr_scheduler rex --lr_warmup_steps 11", ""),
+    ],
+)
+def test_a_warm_up_is_held_against_the_number_of_steps(line, words):
+    told = texts(flags.beside_steps(read(line).values, settings.defaults(), 10))
+    assert words in told and bool(told) == bool(words)
+    adafactor = {**settings.defaults(), "optimizer_type": "Adafactor"}
+    assert flags.beside_steps(read(line).values, adafactor, 10) == []
 
 
 def test_a_schedule_ends_below_where_it_begins():
@@ -448,7 +617,7 @@ WARNINGS = [
     ("--async_upload", "without --huggingface_repo_id"),
     ("--save_state_to_huggingface", "without --save_state or"),
     ("--resume_from_huggingface", "without --resume"),
-    ("--resume folder", "from the first epoch again"),
+    ("--resume run-state", "from the first epoch again"),
     ("--resume a/b/c:main:model --resume_from_huggingface", "from the first epoch again"),
     ("--save_last_n_steps 5", "without --save_every_n_steps"),
     ("--save_last_n_epochs_state 5", "without --save_state"),
@@ -466,6 +635,12 @@ WARNINGS = [
     ("--network_args factor=1", "factor is unknown and ignored"),
     ("--network_args conv_dim=4", "no convolutions"),
     ("--network_args verbose=true", "verbose=True"),
+    ("--network_args \"include_patterns=['.*attn.*']\"", "without exclude_patterns"),
+    ("--network_weights other_names.safetensors", "nothing of it is loaded, no layer of other_na"),
+    ("--network_weights loha.safetensors", "nothing of it is loaded"),
+    ("--base_weights other_names.safetensors", "nothing of it is merged"),
+    ("--base_weights here.safetensors " + LOHA, "nothing of it is merged"),
+    ("--lr_scheduler_type my.own.Scheduler", "it can't be checked before the training"),
     ("--lr_scheduler linear --lr_scheduler_power 2", "no effect with the scheduler linear"),
     ("--lr_decay_steps 5", "no effect with the scheduler constant"),
     ("--lr_scheduler warmup_stable_decay", "never decays"),
@@ -475,8 +650,7 @@ WARNINGS = [
 
 @pytest.mark.parametrize(("line", "words"), WARNINGS)
 def test_what_is_ignored_or_unwise_is_a_warning(line, words, tmp_path):
-    (tmp_path / "here.safetensors").touch()
-    (tmp_path / "folder").mkdir()
+    fill(tmp_path)
     found = read(line, tmp_path)
     assert texts(found.errors) == ""
     assert words in texts(found.warnings)
@@ -488,7 +662,7 @@ def test_what_is_ignored_or_unwise_is_a_warning(line, words, tmp_path):
 
 def test_every_rule_is_about_options_there_are():
     named = {*facts.TAKEN, *facts.OWN, *flagrules.REFUSED, *flagrules.NO_EFFECT}
-    named |= {*facts.RANGES, *flagrules.ATTENTION, *flagrules.FILES}
+    named |= {*facts.RANGES, *flagrules.ATTENTION, *paths.FILES}
     named |= {rule.option for rule in flagrules.RULES}
     named |= {name for name, others in flagrules.NEEDS for name in (name, *others)}
     named |= {name for name, _, _ in flagrules.SAMPLED}
@@ -502,6 +676,49 @@ def test_no_default_of_musubi_and_nothing_of_the_command_is_out_of_range():
     for name, (low, high, _) in facts.RANGES.items():
         value = facts.OWN.get(name, rows[name].get("default"))
         assert value is None or low <= value <= high, name
+
+
+TABLES = {
+    **{name: table for name, (_, table) in torch_schedule.CLASSES.items()},
+    **{name: table for name, (_, table) in schedule.SCHEDULERS.items() if table},
+    **optimizer.OPTIMIZERS,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_a_hint_gives_as_an_example_is_of_the_kind(name):
+    for key, kind in TABLES[name].items():
+        (word,) = shlex.split(f"{key}={kind.example}")
+        value = facts.literal(word.removeprefix(f"{key}="))
+        assert list(kinds.wrong("--x", {key: value}, TABLES[name])) == [], (name, key)
+        assert kind.words
+
+
+def test_a_scheduler_with_the_examples_of_its_hints_is_taken():
+    for name, (needed, table) in torch_schedule.CLASSES.items():
+        args = " ".join(f"{key}={table[key].example}" for key in needed)
+        found = read(f"--lr_scheduler_type {name} --lr_scheduler_args {args}")
+        assert texts(found.errors) == texts(found.warnings) == ""
+
+
+@pytest.mark.parametrize(
+    ("patterns", "left"),
+    [
+        ("\"exclude_patterns=['.*attn.*','.*mlp.*']\"", True),  # the modulation stays
+        ("\"exclude_patterns=['transformer_blocks']\"", True),  # no whole name
+        ("\"exclude_patterns=['transformer_blocks[.][0-5]?[0-9][.].*']\"", False),
+        ("\"exclude_patterns=['transformer_blocks[.][0-4]?[0-9][.].*']\"", True),
+        ("\"exclude_patterns=['.*']\" \"include_patterns=['.*attn.*']\"", True),
+        ("\"exclude_patterns=['.*']\" \"include_patterns=('.*attn.*',)\"", True),
+        ('"exclude_patterns=[\'.*\']" "include_patterns=[]"', False),
+        ("\"exclude_patterns=['([a-z_]+)+x','(.*)*','.*.*.*.*.*.*.*.*x']\"", True),  # not tried
+    ],
+)
+def test_patterns_are_tried_on_the_layers_of_the_model(patterns, left):
+    began = time.monotonic()
+    assert (texts(read(f"--network_args {patterns}").errors) == "") is left
+    assert time.monotonic() - began < 1
+    assert len(set(network.LAYERS)) == 60 * 14
 
 
 # -- whatever else is typed ------------------------------------------------------------------------

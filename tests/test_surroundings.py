@@ -180,6 +180,8 @@ def real(home):
         ("AdamW", {"--xformers": True}, "xformers", "advanced_flags"),
         ("AdamW", {"--log_with": "tensorboard"}, "tensorboard", "advanced_flags"),
         ("AdamW", {"--log_with": "all"}, "tensorboard", "advanced_flags"),
+        ("AdamW", {"--log_with": "all"}, "wandb", "advanced_flags"),
+        ("AdamW", {"--log_with": "wandb"}, "wandb", "advanced_flags"),
     ],
 )
 def test_a_package_that_is_needed_and_missing_is_told_with_its_line(

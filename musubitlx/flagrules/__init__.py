@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from musubitlx.flagrules import network, schedule
+from musubitlx.flagrules import network, optimizer, paths, schedule
 from musubitlx.flagrules.given import ANY, RANGES, Given, Problem, ignored, shown
 
 # -- one option by itself --------------------------------------------------------------------------
@@ -187,6 +186,18 @@ RULES = (
         )
         for name in ("--flash_attn", "--xformers")
     ),
+    Rule(
+        "--mixed_precision",
+        lambda given: given.get("--mixed_precision") == "no",
+        "--mixed_precision no can't be used, the model itself is in bf16",
+        "Take it out: bf16 is used then.",
+    ),
+    Rule(
+        "--compile_backend",
+        lambda given: given.get("--compile_backend") not in BACKENDS,
+        "--compile_backend can't be {value}",
+        "Use inductor, which is the usual one.",
+    ),
     # timesteps
     Rule(
         "--num_timestep_buckets",
@@ -335,6 +346,8 @@ RULES = (
     ),
 )
 _CHECKPOINTING = "--gradient_checkpointing"
+BACKENDS = ("inductor", "cudagraphs", "eager", "aot_eager", "onnxrt", "tvm", "ts", "openxla")
+BACKENDS += ("tensorrt", "torch_tensorrt", "openvino", "ipex", "hidet", "aot_ts")  # of packages
 DTYPES = ("bf16", "bfloat16", "fp16", "float16", "fp32", "float32", "float", "fp8", "float8")
 DTYPES += tuple(
     f"{head}{tail}"
@@ -350,50 +363,6 @@ def _is_size(text: str) -> bool:
         return False
 
 
-# -- paths -----------------------------------------------------------------------------------------
-
-FILES = ("--network_weights", "--base_weights", "--log_tracker_config")
-
-
-def _paths(given: Given) -> Iterator[Problem]:
-    """Files and folders that have to be there when the training reads them."""
-    for name in FILES:
-        told = given.values.get(name, [])
-        for path in [told] if isinstance(told, str) else told:
-            yield from _there(given, name, path, "file")
-    if given.has("--resume") and not given.has("--resume_from_huggingface"):
-        yield from _there(given, "--resume", given.get("--resume"), "folder")
-    path = given.values.get("--logging_dir")
-    if path and _is(given, path, "file"):
-        yield Problem("--logging_dir names a file", "Name a folder; it is made when missing.")
-
-
-def _there(given: Given, name: str, path: str, kind: str) -> Iterator[Problem]:
-    if path.startswith("~"):
-        yield Problem(
-            f"{name}: {shown(path)} is not found, ~ does not stand for your own folder here",
-            "Write the whole path.",
-        )
-    elif not path or _is(given, path, kind) is False:
-        yield Problem(
-            f"{name}: there is no {kind} {shown(path)}",
-            "Write the whole path, with / or in quotes: a bare \\ is lost, as in a shell.",
-        )
-
-
-def _is(given: Given, path: str, kind: str) -> bool | None:
-    """Tell whether the path is a file or a folder; None when it can't be told."""
-    full = Path(path)
-    if not full.is_absolute():
-        if given.folder is None:
-            return None
-        full = given.folder / full
-    try:
-        return full.is_file() if kind == "file" else full.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
 # -- all of them -----------------------------------------------------------------------------------
 
 
@@ -406,8 +375,13 @@ def problems(given: Given) -> Iterator[Problem]:
         if given.has(rule.option) and rule.when(given):
             text = rule.text.replace("{value}", shown(given.get(rule.option)))
             yield Problem(text, rule.hint, rule.refused)
-    for look in (_paths, schedule.optimizer, schedule.scheduler, network.network):
+    for look in (paths.paths, optimizer.optimizer, schedule.scheduler, network.network):
         yield from look(given)
+
+
+def beside_steps(given: Given, steps: int) -> Iterator[Problem]:
+    """What can only be said once the number of all steps is known."""
+    yield from schedule.warm_up(given, steps)
 
 
 def _by_themselves(given: Given) -> Iterator[Problem]:

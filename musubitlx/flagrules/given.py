@@ -59,6 +59,13 @@ class Given:
                 return source[name]
         return None
 
+    def groups(self) -> int:
+        """How many groups of parameters the optimizer has: LoRA+ makes two."""
+        plus = any(
+            word.startswith("loraplus_lr_ratio=") for word in self.get("--network_args") or []
+        )
+        return 2 if plus and self.get("--network_module").endswith("lora_qwen_image") else 1
+
 
 # -- the form, and other scripts -------------------------------------------------------------------
 
@@ -105,7 +112,7 @@ ELSEWHERE = {  # options of other trainers that people bring along
     "--num_repeats": _field("image_repeats"),
     "--train_data_dir": _field("output_dir"),
     "--full_bf16": "Use --mixed_precision bf16, which is set already.",
-    "--full_fp16": "Use --mixed_precision fp16.",
+    "--full_fp16": "Take it out; the model is in bf16, and --mixed_precision bf16 is set already.",
     "--cache_latents": "Take it out; MusubiTLX caches latents before every training.",
     "--cache_text_encoder_outputs": "Take it out; MusubiTLX caches them before every training.",
     "--network_train_unet_only": "Take it out; Musubi never trains the text encoder.",
@@ -144,7 +151,7 @@ RANGES = {  # option -> lowest, highest, what to do; both ends are allowed
     "--num_timestep_buckets": (0, 1000, "2 or more are buckets; leave it out for none."),
     "--logit_mean": (-1000, 1000, "0.0 is usual."),
     "--logit_std": (0, 1000, "1.0 is usual."),
-    "--mode_scale": (-100, 100, "1.29 is usual."),
+    "--mode_scale": (-1, 7, "1.29 is usual; further off Musubi draws timesteps there are none of."),
     "--sigmoid_scale": (0.001, 1000, "1.0 is usual."),
     "--discrete_flow_shift": (0.001, 1000, "2.2 is usual."),
     "--lr_warmup_steps": (0, 1e9, "Give steps (100) or a share of all steps (10% or 0.1)."),

@@ -6,7 +6,7 @@ Source: Musubi Tuner 0.3.4, networks/.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from musubitlx.flagrules.given import (
     Given,
@@ -42,6 +42,17 @@ NETWORK_ARGS = {
 }
 RESERVED = ("multiplier", "network_dim", "network_alpha", "vae", "text_encoders", "unet")
 RESERVED += ("neuron_dropout", "module_class", "module_kwargs", "target_replace_modules", "prefix")
+
+LAYERS = tuple(  # what Musubi trains of Qwen-Image, by the names its patterns are matched with
+    f"transformer_blocks.{block}.{layer}"
+    for block in range(60)
+    for layer in (
+        *("img_mod.1", "txt_mod.1", "attn.to_q", "attn.to_k", "attn.to_v", "attn.add_q_proj"),
+        *("attn.add_k_proj", "attn.add_v_proj", "attn.to_out.0", "attn.to_add_out"),
+        *("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
+    )
+)
+SLOW = re.compile(r"\)[*+{?]|([*+}][^*+}]*){5}|\(\?|\\\d|.{200}", re.DOTALL)  # to match, maybe
 
 
 def kind_of(given: Given) -> str:
@@ -90,6 +101,36 @@ def network_args(given: Given) -> Iterator[Problem]:
             yield unknown_key("--network_args", key, known, refused=False)
         else:
             yield from _network_value(given, key, text)
+    yield from _layers(given_pairs)
+
+
+def _layers(texts: dict[str, str]) -> Iterator[Problem]:
+    """Whether the patterns leave something to train; unreadable ones are told elsewhere."""
+    excluding, including = map(texts.get, ("exclude_patterns", "include_patterns"))
+    if including is not None and excluding is None:
+        yield ignored(
+            "--network_args: include_patterns has no effect without exclude_patterns, "
+            "all layers are trained",
+            "Add \"exclude_patterns=['.*']\" to train only those it names.",
+        )
+    given = [literal(text) for text in (excluding, including) if text and _are_patterns(text)]
+    if excluding and len(given) == (1 if including is None else 2) and _none_left(*given):
+        yield Problem(
+            "--network_args: exclude_patterns leaves no layer to train",
+            "Patterns match whole names such as transformer_blocks.0.attn.to_q; "
+            "include_patterns takes some of them back in.",
+        )
+
+
+def _none_left(excluded: list[str], included: Iterable[str] = ()) -> bool:
+    """Tell whether every layer is excluded; False when the patterns might take long to try."""
+    if any(SLOW.search(pattern) for pattern in (*excluded, *included)):
+        return False
+    out, back = ([re.compile(one) for one in some] for some in (excluded, included))
+    return all(
+        any(one.fullmatch(name) for one in out) and not any(one.fullmatch(name) for one in back)
+        for name in LAYERS
+    )
 
 
 def _network_value(given: Given, key: str, text: str) -> Iterator[Problem]:
@@ -109,7 +150,9 @@ def _wrong_value(key: str, text: str) -> str | None:
     """What to write instead of a value Musubi can't read; None when it can."""
     kind = NETWORK_ARGS[key]
     if kind is list:
-        return None if _are_patterns(text) else f"Write \"{key}=['.*attn.*']\", quotes and all."
+        return (
+            None if _are_patterns(text, key) else f"Write \"{key}=['.*attn.*']\", quotes and all."
+        )
     try:
         number = kind(text)
     except (ValueError, OverflowError):
@@ -119,10 +162,11 @@ def _wrong_value(key: str, text: str) -> str | None:
     return None if kind is str or abs(number) < 1e9 else "Write a number of the usual size."
 
 
-def _are_patterns(text: str) -> bool:
+def _are_patterns(text: str, key: str = "include_patterns") -> bool:
+    """Tell whether Musubi reads patterns from it: exclude_patterns has to be a list."""
     try:
         value = literal(text)
-        if not isinstance(value, list):
+        if not isinstance(value, list if key == "exclude_patterns" else (list, tuple)):
             return False
         return all(isinstance(one, str) and re.compile(one) is not None for one in value)
     except (ValueError, re.error, RecursionError, OverflowError):

@@ -1,4 +1,4 @@
-"""Rules of the optimizer and of the learning rate's schedule.
+"""Rules of the learning rate's schedule.
 
 Source: Musubi Tuner 0.3.4, training/trainer_base.py, and the schedules of transformers and
 diffusers it calls.
@@ -6,72 +6,11 @@ diffusers it calls.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
-from musubitlx.flagrules.given import (
-    RANGES,
-    TAKEN,
-    Given,
-    Problem,
-    ignored,
-    literals,
-    nearest,
-    shown,
-    unknown_key,
-)
-
-# -- the optimizer ---------------------------------------------------------------------------------
-
-OPTIMIZER_ARGS = {  # what the constructor takes besides what Musubi gives itself
-    "AdamW": (
-        *("betas", "eps", "weight_decay", "amsgrad", "maximize", "foreach", "capturable"),
-        *("differentiable", "fused"),
-    ),
-    "Adafactor": (
-        *("eps", "clip_threshold", "decay_rate", "beta1", "weight_decay", "scale_parameter"),
-        *("relative_step", "warmup_init"),
-    ),
-    "AdamW8bit": (
-        *("betas", "eps", "weight_decay", "amsgrad", "optim_bits", "args", "min_8bit_size"),
-        *("percentile_clipping", "block_wise", "is_paged"),
-    ),
-}
-
-
-def optimizer(given: Given) -> Iterator[Problem]:
-    """`--optimizer_args` against the optimizer of the form."""
-    found: list[Problem] = []
-    args = literals(given, "--optimizer_args", found)
-    yield from found
-    known = OPTIMIZER_ARGS.get(given.settings.get("optimizer_type"), args)
-    for key, value in args.items():
-        if key == "lr":
-            text = "--optimizer_args: lr is set by the form already"
-            yield Problem(text, TAKEN["--learning_rate"])
-        elif key not in known:
-            yield unknown_key("--optimizer_args", key, known)
-        elif key == "betas" and not _are_betas(value):
-            yield Problem(
-                f"--optimizer_args: betas can't be {shown(value)}",
-                "Give two numbers from 0 to below 1, as in betas=0.9,0.99.",
-            )
-        elif key == "weight_decay" and not _is_number(value, 0):
-            yield Problem(
-                f"--optimizer_args: weight_decay can't be {shown(value)}",
-                "Give a number from 0, as in weight_decay=0.01.",
-            )
-
-
-def _is_number(value: object, low: float) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and low <= value < float("inf")
-
-
-def _are_betas(value: object) -> bool:
-    pair = isinstance(value, (tuple, list)) and len(value) == 2
-    return pair and all(_is_number(one, 0) and one < 1 for one in value)
-
+from musubitlx.flagrules.given import RANGES, Given, Problem, ignored, literals, nearest, shown
+from musubitlx.flagrules.kinds import Kind, choice, fit, maybe, number, whole, wrong
+from musubitlx.flagrules.torch_schedule import LAST_EPOCH, scheduler_class
 
 # -- the learning rate's schedule ------------------------------------------------------------------
 
@@ -80,41 +19,51 @@ _CYCLES, _POWER = "--lr_scheduler_num_cycles", "--lr_scheduler_power"
 _SCALE, _RATIO = "--lr_scheduler_timescale", "--lr_scheduler_min_lr_ratio"
 _SHAPES = (_WARM, _DECAY, _CYCLES, _POWER, _SCALE, _RATIO)
 
+
+def _are_rules(text: object) -> bool:
+    """Tell whether diffusers can read it: factor:step, …, factor."""
+    if not isinstance(text, str):
+        return False
+    *rules, last = text.split(",")
+    try:
+        pairs = [rule.split(":") for rule in rules]
+        numbers = [float(last), *(float(factor) for factor, _ in pairs)]
+        return all(int(step) > 0 for _, step in pairs) and all(0 <= n < 1e9 for n in numbers)
+    except ValueError:
+        return False
+
+
+_RULES = Kind(_are_rules, "factors and steps in quotes", "\"'1:100,0.1:200,0.01'\"")
+_LR_END = number(0, example="1e-7")
+_SHAPE = choice("linear", "cosine", "1-sqrt")
+
 SCHEDULERS = {  # name -> the options it uses, the keys of --lr_scheduler_args it takes
-    "constant": ((), ()),
-    "constant_with_warmup": ((_WARM,), ()),
-    "linear": ((_WARM,), ()),
-    "cosine": ((_WARM,), ("num_cycles",)),
-    "cosine_with_restarts": ((_WARM, _CYCLES), ()),
-    "polynomial": ((_WARM, _POWER), ("lr_end",)),
-    "inverse_sqrt": ((_WARM, _SCALE), ()),
-    "cosine_with_min_lr": ((_WARM, _CYCLES, _RATIO), ("min_lr",)),
-    "warmup_stable_decay": ((_WARM, _DECAY, _CYCLES, _RATIO), ("warmup_type", "decay_type")),
-    "piecewise_constant": ((), ("step_rules",)),
-    "rex": ((_WARM, _RATIO), ("rex_alpha", "rex_beta")),
+    "constant": ((), {}),
+    "constant_with_warmup": ((_WARM,), {}),
+    "linear": ((_WARM,), {}),
+    "cosine": ((_WARM,), {"num_cycles": number(0, 1e6, example="0.5")}),
+    "cosine_with_restarts": ((_WARM, _CYCLES), {}),
+    "polynomial": ((_WARM, _POWER), {"lr_end": _LR_END}),
+    "inverse_sqrt": ((_WARM, _SCALE), {}),
+    "cosine_with_min_lr": ((_WARM, _CYCLES, _RATIO), {"min_lr": maybe(_LR_END)}),
+    "warmup_stable_decay": (
+        (_WARM, _DECAY, _CYCLES, _RATIO),
+        {"warmup_type": _SHAPE, "decay_type": _SHAPE},
+    ),
+    "piecewise_constant": ((), {"step_rules": _RULES}),
+    "rex": (
+        (_WARM, _RATIO),
+        {
+            "rex_alpha": number(0, example="0.1"),
+            "rex_beta": number(-1e9, example="0.9"),
+            "last_epoch": whole(-1, example="-1"),
+        },
+    ),
     "adafactor": ((), None),
 }
 FAILING = {
     "reduce_lr_on_plateau": "Musubi gives it arguments it does not take",
     "cosine_warmup_with_min_lr": "Musubi gives it arguments it does not take",
-}
-CLASSES = {  # torch's schedulers -> the arguments they can't do without; None: can't be used
-    "ConstantLR": (),
-    "LinearLR": (),
-    "PolynomialLR": (),
-    "StepLR": ("step_size",),
-    "MultiStepLR": ("milestones",),
-    "ExponentialLR": ("gamma",),
-    "CosineAnnealingLR": ("T_max",),
-    "CosineAnnealingWarmRestarts": ("T_0",),
-    "CyclicLR": ("base_lr", "max_lr"),
-    "OneCycleLR": ("max_lr", "total_steps"),
-    "LambdaLR": None,
-    "MultiplicativeLR": None,
-    "SequentialLR": None,
-    "ChainedScheduler": None,
-    "ReduceLROnPlateau": None,
-    "LRScheduler": None,
 }
 
 
@@ -128,10 +77,11 @@ def scheduler(given: Given) -> Iterator[Problem]:
         if isinstance(value, float) and value > 1:
             yield Problem(f"{name} is more than all steps", RANGES[name][2])
     if given.get("--lr_scheduler_type"):
-        yield from _scheduler_class(given, args)
+        yield from _no_effect_beside_a_class(given)
+        yield from scheduler_class(given, args)
         return
-    name = given.get("--lr_scheduler") or "constant"
-    name = "rex" if name.lower() == "rex" else name
+    name = given.get("--lr_scheduler")
+    name = "constant" if name is None else "rex" if name.lower() == "rex" else name
     if _relative(given):
         if given.has("--lr_scheduler") and name != "adafactor":
             yield ignored(
@@ -146,6 +96,21 @@ def scheduler(given: Given) -> Iterator[Problem]:
         yield from _named(given, name, args)
     else:
         yield _no_scheduler(name)
+
+
+def warm_up(given: Given, steps: int) -> Iterator[Problem]:
+    """The two schedules that fail on a warm-up because of the number of all steps."""
+    name, warm = given.get("--lr_scheduler") or "", given.get(_WARM)
+    if given.get("--lr_scheduler_type") or _relative(given) or not isinstance(warm, int):
+        return
+    if name.lower() == "rex" and warm > steps:
+        text = f"{_WARM} {warm} is longer than the training's {steps} steps"
+        yield Problem(text, f"Give less, or a share of all steps such as {_WARM} 10%.")
+    elif name == "polynomial" and warm == steps:
+        text = (
+            f"{_WARM} {warm} is the very number of all steps, which polynomial can't be used with"
+        )
+        yield Problem(text, f"Give less, or a share of all steps such as {_WARM} 10%.")
 
 
 def _relative(given: Given) -> bool:
@@ -163,11 +128,21 @@ def _adafactor(given: Given, name: str) -> Iterator[Problem]:
             "--lr_scheduler adafactor needs the optimizer Adafactor",
             "Choose Adafactor under “Optimizer”, or take the scheduler out.",
         )
-    elif optimizer and not re.fullmatch(r"adafactor:[0-9.]+(e-?[0-9]+)?", name):
+    elif optimizer and not _has_rate(name):
         yield Problem(
             "--lr_scheduler adafactor can't be used with relative_step=False",
             "Use constant_with_warmup, or take relative_step=False out.",
         )
+    elif optimizer and given.get(_WARM):
+        yield _no_warm_up("adafactor")
+
+
+def _has_rate(name: str) -> bool:
+    """Tell whether Musubi finds a learning rate in the name: adafactor:0.001."""
+    try:
+        return float(name.split(":")[1]) >= 0
+    except (LookupError, ValueError):
+        return False
 
 
 def _no_scheduler(name: str) -> Problem:
@@ -197,10 +172,11 @@ def _named(given: Given, name: str, args: dict) -> Iterator[Problem]:
                 f"{option} has no effect with the scheduler {name}",
                 f"Take it out, or choose one that uses it: {', '.join(_users(option))}.",
             )
-    for key in args:
-        if keys is not None and key not in (*keys, "last_epoch"):
-            yield unknown_key("--lr_scheduler_args", key, (*keys, "last_epoch"))
-    if keys is None and args:
+    if keys is not None:
+        keys = {"last_epoch": LAST_EPOCH, **keys}
+        yield from wrong("--lr_scheduler_args", args, keys)
+        args = fit(args, keys)
+    elif args:
         yield ignored(
             "--lr_scheduler_args has no effect with Adafactor's own schedule", "Take it out."
         )
@@ -219,11 +195,12 @@ def _users(option: str) -> list[str]:
 
 
 def _min_lr(given: Given, args: dict) -> Iterator[Problem]:
-    if given.get(_RATIO) is None and "min_lr" not in args:
+    least = args.get("min_lr")
+    if given.get(_RATIO) is None and least is None:
         yield Problem(
             f"--lr_scheduler cosine_with_min_lr needs {_RATIO}", f"Add {_RATIO} 0.1, for instance."
         )
-    elif given.get(_RATIO) is not None and "min_lr" in args:
+    elif given.get(_RATIO) is not None and least is not None:
         yield Problem(f"{_RATIO} and min_lr can't be used together", "Take one of them out.")
 
 
@@ -236,39 +213,33 @@ def _stable(given: Given, args: dict) -> Iterator[Problem]:
         )
     elif all(isinstance(share, float) for share in shares) and sum(shares) > 1:
         yield Problem(f"{_WARM} and {_DECAY} are more than all steps", "Together at most 100%.")
-    for key in ("warmup_type", "decay_type"):
-        if args.get(key, "linear") not in ("linear", "cosine", "1-sqrt"):
-            yield Problem(
-                f"--lr_scheduler_args: {key} can't be {shown(args[key])}",
-                "Use 'linear', 'cosine' or '1-sqrt'.",
-            )
 
 
 def _steps_rules(given: Given, args: dict) -> Iterator[Problem]:
-    if not _are_rules(args.get("step_rules")):
+    if "step_rules" not in literals(given, "--lr_scheduler_args", []):
         yield Problem(
             "--lr_scheduler piecewise_constant needs step_rules",
-            "Add --lr_scheduler_args \"step_rules='1:100,0.1:200,0.01'\": 100 steps at the "
+            f"Add --lr_scheduler_args step_rules={_RULES.example}: 100 steps at the "
             "learning rate, up to step 200 at a tenth, then a hundredth.",
         )
 
 
-def _are_rules(text: object) -> bool:
-    """Tell whether diffusers can read it: factor:step, …, factor."""
-    if not isinstance(text, str):
-        return False
-    *rules, last = text.split(",")
-    try:
-        pairs = [rule.split(":") for rule in rules]
-        numbers = [float(last), *(float(factor) for factor, _ in pairs)]
-        return all(int(step) > 0 for _, step in pairs) and all(0 <= n < 1e9 for n in numbers)
-    except ValueError:
-        return False
+def _curve(given: Given, args: dict) -> Iterator[Problem]:
+    if args.get("rex_alpha", 0.1) + args.get("rex_beta", 0.9) <= 0:
+        yield Problem(
+            "--lr_scheduler_args: rex_alpha and rex_beta must be more than 0 together",
+            "0.1 and 0.9 are usual.",
+        )
 
 
 def _above_the_end(given: Given, args: dict) -> Iterator[Problem]:
     end = args.get("lr_end", 1e-7)
-    if not _is_number(end, 0) or given.settings.get("learning_rate", 1) <= end:
+    if given.values.get(_WARM) == 1.0 and isinstance(given.values[_WARM], float):
+        yield Problem(
+            "--lr_scheduler polynomial can't be used when all steps are warm-up",
+            f"Give {_WARM} less than 100%.",
+        )
+    if given.settings.get("learning_rate", 1) <= end:
         yield Problem(
             f"--lr_scheduler polynomial ends at {shown(end)}, which is not below the learning rate",
             "Raise the learning rate, or add --lr_scheduler_args lr_end=0.0.",
@@ -280,40 +251,13 @@ COMPANIONS = {
     "warmup_stable_decay": _stable,
     "piecewise_constant": _steps_rules,
     "polynomial": _above_the_end,
+    "rex": _curve,
 }
 
 
-def _scheduler_class(given: Given, args: dict) -> Iterator[Problem]:
-    """`--lr_scheduler_type`: a class of torch by name, or of another package by its path."""
-    name = given.get("--lr_scheduler_type")
+def _no_effect_beside_a_class(given: Given) -> Iterator[Problem]:
     if others := [one for one in ("--lr_scheduler", *_SHAPES) if given.has(one)]:
         yield ignored(
             f"{', '.join(others)} has no effect beside --lr_scheduler_type",
             "Give the scheduler's own arguments with --lr_scheduler_args.",
         )
-    bare = name.removeprefix("torch.optim.lr_scheduler.")
-    if "." not in bare and bare not in CLASSES:
-        near = nearest(bare, CLASSES)
-        yield Problem(
-            f"--lr_scheduler_type can't be {shown(name)}",
-            f"Did you mean {near}?" if near else "Give the name of one of torch's schedulers.",
-        )
-    elif CLASSES.get(bare, ()) is None:
-        yield Problem(
-            f"--lr_scheduler_type {bare} can't be used, it needs what no flag can give",
-            "Use another scheduler.",
-        )
-    elif missing := _missing(bare, args):
-        told = " ".join(f"{key}=…" for key in missing)
-        yield Problem(
-            f"--lr_scheduler_type {bare} needs {', '.join(missing)}",
-            f"Add --lr_scheduler_args {told}",
-        )
-
-
-def _missing(scheduler: str, args: dict) -> list[str]:
-    """The arguments a scheduler of torch can't do without and was not given."""
-    missing = [key for key in CLASSES.get(scheduler, ()) if key not in args]
-    if {"epochs", "steps_per_epoch"} <= set(args):  # OneCycleLR's other way to say how long
-        return [key for key in missing if key != "total_steps"]
-    return missing
