@@ -140,7 +140,8 @@ class Found:
         if not self.foreign:
             return None
         more = f" and {len(self.foreign) - 1} more" if len(self.foreign) > 1 else ""
-        return f"{self.foreign[0]}{more} in the output folder is named like a cache of Musubi’s and is none."
+        named = f"{self.foreign[0]}{more} in the output folder"
+        return f"{named} is named like a cache of Musubi’s and is none."
 
 
 RENAME = "Rename it, or move it elsewhere: Musubi takes every file whose name ends in _qi for one."
