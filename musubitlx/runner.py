@@ -28,6 +28,7 @@ from musubitlx import (
     jobs,
     measured,
     metrics,
+    modelcard,
     processes,
     resources,
     tensors,
@@ -160,6 +161,7 @@ class Execution:
         self._written_at = self._ram_at = 0.0
         self._high_ram = 0
         self._disk_is_full = False
+        self._card: str | None = None  # what the log says of the model card
         self._there: dict[str, tuple | None] = {}  # results of an earlier run, as they were
         self.log: LogFile | None = None
         self.status: dict = {
@@ -213,6 +215,8 @@ class Execution:
 
     def _finish(self, end: End) -> None:
         results = [p for p, old in self._there.items() if stamp_of(Path(p)) not in (None, old)]
+        if end.state == SUCCEEDED and self.job.kind == "train":
+            self._write_card()
         self._last_words(end)
         self.status |= {
             "state": end.state,
@@ -233,6 +237,18 @@ class Execution:
         self._note_figures()
         self._ringer.ring()
 
+    def _write_card(self) -> None:
+        """Write the model card; whatever is wrong with it, the run has succeeded."""
+        job, project = Job(self.job.folder), Project(self.home, self.job.project)
+        progress = self.status["progress"]
+        try:
+            path = modelcard.write(project, job, progress=progress, ended=time.time())
+        except Exception as error:
+            self._card = f"The model card could not be written: {error}"
+            sys.excepthook(*sys.exc_info())
+            return
+        self._card = f"Model card: {path}" if path else "The model card was edited: it stays."
+
     def _note_figures(self) -> None:
         """Keep what the run took, for the estimates of later ones; a stopped run tells it too."""
         load = self.job.record.get("load")
@@ -251,6 +267,8 @@ class Execution:
             say(f"{work} COMPLETED!")
             for path in self.job.results:
                 say(f"LoRA: {path}" if path.endswith(".safetensors") else path)
+            if self._card:
+                say(self._card)
         elif end.state == STOPPED:
             say(f"{work} STOPPED. {end.reason}")
         elif end.exit_code is None:

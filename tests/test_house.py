@@ -23,6 +23,7 @@ LAYERS = (
     ("musubitlx.bootstrap", "musubitlx.serving", "musubitlx.events", "musubitlx.checks"),
     ("musubitlx.commands", "musubitlx.surroundings"),
     ("musubitlx.estimate", "musubitlx.caches", "musubitlx.recipes"),
+    ("musubitlx.origins", "musubitlx.samples", "musubitlx.modelcard", "musubitlx.outputs"),
     ("musubitlx.access", "musubitlx.configs", "musubitlx.jobs", "musubitlx.measured"),
     ("musubitlx.health", "musubitlx.uploads", "musubitlx.edits", "musubitlx.trash"),
     (
