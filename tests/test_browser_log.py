@@ -117,7 +117,7 @@ def test_any_line_of_a_long_log_is_found_lit_up_and_stepped_through(long_log, vi
     page = open_log(visit, long_log)
     field = search(page)
     field.fill("LINE 1234 of it")
-    expect(page.get_by_text("1 of 1 lines")).to_be_visible()
+    expect(page.get_by_text("1 of 1 line", exact=True)).to_be_visible()
     lit(page, "line 1234 of it")
     assert page.get_by_role("button", name="Follow the log").is_visible()
 

@@ -2,6 +2,7 @@
 
 import { at, get } from "./api.js";
 import { debounced, el, find, icon, say } from "./dom.js";
+import { count as lines } from "./format.js";
 import { rangeOf, showLine, whereInLog } from "./log.js";
 
 const TYPED_MS = 200;
@@ -104,7 +105,7 @@ async function step(by) {
 async function show() {
   const { count, offsets } = found;
   const most = count > offsets.length ? ` (the first ${offsets.length.toLocaleString("en")} can be stepped through)` : "";
-  say(told, count ? `${(current + 1).toLocaleString("en")} of ${count.toLocaleString("en")} lines${most}` : "Not found");
+  say(told, count ? `${(current + 1).toLocaleString("en")} of ${lines(count, "line")}${most}` : "Not found");
   for (const button of [previous, next]) button.disabled = !count;
   if (!count) return;
   const place = await showLine(offsets[current]);
