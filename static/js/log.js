@@ -37,7 +37,7 @@ let live = 0; // the byte the log is known to go to
 let barText = "";
 let scheduled = false;
 let following = true;
-let fetching = false;
+let underWay = null; // what is being fetched, a promise
 let handAt = -Infinity; // when the person last scrolled
 let held = false; // the pointer is down, perhaps on the scroll bar
 
@@ -195,17 +195,16 @@ function dropLast() {
 
 // -- further up, and back down -----------------------------------------------------------------------
 
-/** Do something that fetches, one at a time; what came for another job, or too late, is dropped by it. */
-async function alone(action) {
-  if (fetching || !shownJob) return;
-  fetching = true;
-  try {
-    await action(shownJob);
-  } catch (error) {
-    if (error.status !== 0) complain(error); // without the server: the connection's state says so
-  } finally {
-    fetching = false;
-  }
+/**
+ * Do something that fetches, one at a time: while another is at it nothing is done, or it is waited for. What came
+ * for another job, or too late, is dropped by the action itself.
+ */
+async function alone(action, { wait = false } = {}) {
+  while (wait && underWay) await underWay;
+  if (underWay || !shownJob) return;
+  underWay = action(shownJob).catch((error) => error.status !== 0 && complain(error)); // 0: the state says so
+  await underWay;
+  underWay = null;
 }
 
 const earlier = () =>
@@ -235,32 +234,27 @@ const later = () =>
 
 /** Show the end of the log again. */
 async function backToEnd() {
-  if (!atEnd()) {
-    await alone(async (job) => {
-      const piece = await logTail(job, PIECE_BYTES * 2);
-      if (job !== shownJob) return;
-      empty(piece.start);
-      take(piece.text, piece.offset);
-      live = Math.max(live, to);
-    });
-    while (!atEnd() && !fetching) await later(); // lines that came meanwhile
+  if (!atEnd()) await alone(tail, { wait: true });
+  for (let before = -1; !atEnd() && to > before; ) {
+    before = to; // lines that came meanwhile
+    await later();
   }
   setFollowing(true);
+}
+
+async function tail(job) {
+  const piece = await logTail(job, 2 * PIECE_BYTES);
+  if (job !== shownJob) return;
+  empty(piece.start);
+  take(piece.text, piece.offset);
+  live = Math.max(live, to);
 }
 
 /** Bring the line that begins at byte `offset` into view; resolves to the place of its text, null if it is gone. */
 export async function showLine(offset) {
   setFollowing(false);
   if (offset < from || offset >= to - left()) {
-    await alone(async (job) => {
-      const above = await logPiece(job, { before: offset, limit: PIECE_BYTES });
-      const below = await logPiece(job, { offset, limit: PIECE_BYTES });
-      if (job !== shownJob) return;
-      empty(above.start);
-      addLines(above.text + below.text);
-      to = below.offset;
-      live = Math.max(live, to);
-    });
+    await alone((job) => around(job, offset), { wait: true });
   }
   const place = placeOf(offset);
   if (!place) return null;
@@ -268,6 +262,17 @@ export async function showLine(offset) {
   await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))); // its lines have heights now
   bring(rangeOf(place), pane.clientHeight / 3);
   return place;
+}
+
+/** Let the page hold what lies around byte `offset`. */
+async function around(job, offset) {
+  const above = await logPiece(job, { before: offset, limit: PIECE_BYTES });
+  const below = await logPiece(job, { offset, limit: PIECE_BYTES });
+  if (job !== shownJob) return;
+  empty(above.start);
+  addLines(above.text + below.text);
+  to = below.offset;
+  live = Math.max(live, to);
 }
 
 /** Scroll so that an element or a range is so many pixels below the top of the pane. */
