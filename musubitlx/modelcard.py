@@ -58,7 +58,7 @@ def write(project: Project, job: Job, *, progress: dict, ended: float) -> Path |
 
 def signed(text: str) -> str:
     """A card with the line by which it is known again as long as nobody edits it."""
-    note = "left out or changed, this card counts as yours and is not written anew"
+    note = "once you edit the card, or remove this line, it is yours and not written over"
     return f"{text}\n<!-- made by MusubiTLX, {_digest(text)}: {note} -->\n"
 
 
@@ -189,17 +189,19 @@ def _training(run: Run, progress: dict) -> str:
         "Seed": given.get("--seed"),
         "Final loss": _loss(final),
         "Recipe": settings.get("recipe") or None,
-        "Further flags": _further(given),
     }
     told = {label: value for label, value in rows.items() if value is not None}
-    table = [f"| {label} | {_cell(value)} |" for label, value in told.items()]
+    table = [f"| {label} | {_plain(str(value))} |" for label, value in told.items()]
+    if further := _further(given):
+        flags = _code(further).replace("|", "\\|")  # a table's cell ends at a bare one
+        table.append(f"| Further flags | {flags} |")
     return "\n".join(["## Training", "", "| | |", "|---|---|", *table])
 
 
 def _loss(final: dict) -> str | None:
     if final["loss"] is None:
         return None
-    return f"{final['loss']:.3g} (mean of the last {final['steps']} steps)"
+    return f"{final['loss']:.3g}, mean of the last {final['steps']} steps"
 
 
 def _command(job: Job) -> list[str]:
@@ -263,10 +265,6 @@ def _plain(text: str) -> str:
     """A text that Markdown and HTML leave as it is."""
     escaped = re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", text)
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _cell(value: object) -> str:
-    return _plain(str(value))
 
 
 def _code(text: str) -> str:

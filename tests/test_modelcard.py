@@ -44,8 +44,8 @@ def test_the_card_says_what_ran(project):
         "Learning rate": "5e-05",  # the later one counts
         "Optimizer": "AdamW",
         "Seed": "42",
-        "Final loss": r"0.5 \(mean of the last 10 steps\)",
-        "Further flags": r"--fp8\_base --sdpa",
+        "Final loss": "0.5, mean of the last 10 steps",
+        "Further flags": "`--fp8_base --sdpa`",
     }
     assert "Trigger word: `ohwx`" in text
     assert 'weight_name="ball.safetensors"' in text

@@ -43,7 +43,7 @@ function drawJob() {
 function drawSamples(job) {
   const running = job?.state === "running" && job.project;
   const name = running ? job.project : project.exists ? project.name : "";
-  showSamples(name, job?.project === name ? (job.started ?? 0) : 0);
+  showSamples(name, Boolean(running));
 }
 
 function listen() {
