@@ -108,7 +108,7 @@ function zip(group) {
     { className: "button button-small button-bare", href: at("projects", drawn.project, "samples.zip") + query, download: "" },
     icon("download"),
     group.run || drawn.groups.length === 1 ? "Download as zip" : "Download all as zip",
-    el("span", { className: "visually-hidden", textContent: `: ${group.title}` }),
+    el("span", { className: "visually-hidden", textContent: ` of ${group.title}` }),
   );
 }
 

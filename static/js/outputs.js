@@ -161,7 +161,7 @@ const act = (mark, label, key, more = {}) => {
 };
 
 function download(file) {
-  const label = `Download ${file.name}`;
+  const label = `Download ${nameOf(file)}: ${file.name}`;
   return el("a", { className: "icon-button", href: file.url, download: file.name, "aria-label": label, title: label }, icon("download"));
 }
 
