@@ -42,7 +42,8 @@ class Run:
 
     def __init__(self, job: Job):
         self.job, self.id = job, job.id
-        self.settings = job.record.get("settings") or {}
+        settings = job.record.get("settings")
+        self.settings = settings if isinstance(settings, dict) else {}
         self.name = self.settings.get("output_name")
         self.began = job.status["started"]
         state = job.state

@@ -37,9 +37,14 @@ def a_run(
     losses: dict[int, float] | None = None,
     argv: list[str] | None = None,
     state: str = "succeeded",
+    runner: int | None = None,
     **settings,
 ) -> Job:
-    """A training run of three epochs of ten steps, as its record says."""
+    """A training run of three epochs of ten steps, as its record says.
+
+    Of one that is running, `runner` is the process that passes for its runner, this one if
+    left out; beside a server it must be another one, which is ended with it.
+    """
     folder = project.home.jobs / name
     folder.mkdir(parents=True)
     chosen = {**SETTINGS, "output_dir": project.name, **settings}
@@ -70,8 +75,8 @@ def a_run(
         "progress": {"step": 30, "total": 30, "epoch": 3, "epochs": 3},
     }
     if state == "running":
-        me = os.getpid()
-        status["runner"] = {"pid": me, "birth": births.birth(me), "host": HOST}
+        pid = runner or os.getpid()
+        status["runner"] = {"pid": pid, "birth": births.birth(pid), "host": HOST}
     elif state != "interrupted":
         status["ended"] = began + took
     write_json(folder / "status.json", status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 import zipfile
 
 import pytest
@@ -419,7 +420,7 @@ def test_nothing_stands_over_and_every_control_has_a_name(folder, visit, size):
 
 
 def test_samples_come_while_it_runs_and_the_card_after_it(program, visit):
-    server = program("--practice", env={"MUSUBITLX_PRACTICE_STEP_DELAY": "0.1"})
+    server = program("--practice", env={"MUSUBITLX_PRACTICE_STEP_DELAY": "0.2"})
     server.upload("ball", pictures(4))
     page = visit(f"{server.url}/?project=ball")
     settings = {
@@ -438,6 +439,9 @@ def test_samples_come_while_it_runs_and_the_card_after_it(program, visit):
     expect(row(page, "ball-000001")).to_contain_text("In use by a run")
     expect(row(page, "ball-000001").get_by_role("button", name="Delete")).to_be_disabled()
     expect(page.get_by_role("heading", name="Training in progress")).to_be_visible()
+    open_full(page, "Epoch 1", "ohwx in the sky")
+    expect(page.get_by_role("button", name="Later: Epoch 2")).to_be_enabled(timeout=RUN_MS)
+    page.keyboard.press("Escape")
     expect(page.get_by_role("heading", name="Training completed")).to_be_visible(timeout=RUN_MS)
     expect(row(page, "ball")).to_contain_text("Finished LoRA, epoch 3")
     expect(row(page, "ball-000001").get_by_role("button", name="Delete")).to_be_enabled()
@@ -453,3 +457,22 @@ def test_samples_come_while_it_runs_and_the_card_after_it(program, visit):
     picture = re.search(r"!\[.*?\]\((sample/.*?)\)", text)[1]
     assert (server.home / "output/ball" / picture).is_file()
     expect(page.get_by_role("log")).to_contain_text("Model card: ")
+
+
+def test_without_the_stream_the_gallery_is_read_every_half_minute(with_stand_in, visit):
+    server = with_stand_in(env={"STAND_IN_STEPS": "600", "STAND_IN_STEP_S": "0.15"})
+    page = visit("about:blank")
+    page.route("**/api/events?**", lambda route: route.abort())
+    page.clock.install()
+    page.goto(f"{server.url}/?project=ball")
+    job = server.post("/api/projects/ball/train", {"settings": {"output_name": "ball"}})["id"]
+    server.wait_for(job, "running")
+    expect(page.get_by_role("heading", name="Training in progress")).to_be_visible()
+    page.wait_for_timeout(500)
+    drawn(Project(Home(server.home), "ball"), "e000001", time.time())
+    late = page.get_by_role("img", name=re.compile("^Epoch 1"))
+    page.clock.run_for(10_000)
+    page.wait_for_timeout(500)
+    expect(late).to_have_count(0)
+    page.clock.run_for(25_000)
+    expect(late).to_be_attached()
