@@ -745,13 +745,14 @@ def undo_captions(name: str):
 
 @routes.get("/api/projects/<name>/samples")
 def show_samples(name: str):
-    """The sample images, the runs of the folder, and how many LoRA files it holds."""
+    """The sample images, the runs of the folder, how many LoRA files it holds and the best one."""
     project, jobs = open_project(name), house.jobs.all()
     drawn = house.server.offload(samples.listed, project, jobs)
     return {
         "samples": [describe_sample(project, sample) for sample in drawn],
         "runs": samples.runs(project, jobs),
         "loras": len(project.outputs()),
+        "best": house.server.offload(outputs.best_of, project),
     }
 
 

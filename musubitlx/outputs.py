@@ -26,7 +26,7 @@ def listed(project: Project, jobs: list[Job]) -> dict:
     Files come by run, the newest first; within a run the finished LoRA, then
     its checkpoints from the last to the first.
     """
-    origins, drawn, best = Origins(project, jobs), samples.listed(project, jobs), _best(project)
+    origins, drawn, best = Origins(project, jobs), samples.listed(project, jobs), best_of(project)
     by_checkpoint: dict[str, list[str]] = {}
     for sample in drawn:
         by_checkpoint.setdefault(sample["checkpoint"], []).append(sample["name"])
@@ -37,7 +37,7 @@ def listed(project: Project, jobs: list[Job]) -> dict:
                 {
                     **_facts(lora),
                     "samples": by_checkpoint.get(lora.path.name, []),
-                    "best": best is not None and _is_best(lora.path, best),
+                    "best": lora.path.name == best,
                     "busy": _need(lora, jobs) is not None,
                 }
             )
@@ -97,6 +97,15 @@ def mark_best(project: Project, name: str, *, best: bool = True) -> None:
         write_json(project.path / BEST, known)
     elif (held := _best(project)) and held["name"] == name:
         (project.path / BEST).unlink(missing_ok=True)
+
+
+def best_of(project: Project) -> str | None:
+    """The name of the LoRA file marked as the best, if it is there and still the same."""
+    held = _best(project)
+    with suppress(OSError, NotFound):
+        if held and _is_best(lora_at(project, held["name"]), held):
+            return held["name"]
+    return None
 
 
 def _best(project: Project) -> dict | None:

@@ -126,6 +126,7 @@ def test_arrow_keys_lead_along_epochs_and_prompts(page):
     expect(dialog.get_by_text("seed 42")).to_be_visible()
     expect(dialog.get_by_role("link", name="Download ship-000001.safetensors")).to_be_visible()
     page.keyboard.press("ArrowUp")
+    expect(dialog.get_by_role("status")).to_have_text("Epoch 2, ohwx on a table")
     page.keyboard.press("ArrowRight")
     expect(full_view(page, "Epoch 2")).to_be_visible()
     expect(dialog.get_by_text("ohwx at night", exact=True)).to_be_visible()
@@ -378,6 +379,21 @@ def test_the_best_one_stays_marked(page):
     row(page, "ship").get_by_role("button", name="Best one").click()
     expect(files(page).get_by_text("Best", exact=True)).to_have_count(1)
     expect(row(page, "ship").get_by_text("Best", exact=True)).to_be_visible()
+
+
+def test_the_best_one_can_be_marked_while_looking(folder, page):
+    dialog = open_full(page, "Epoch 2")
+    star = dialog.get_by_role("button", name="Best one")
+    expect(star).to_have_attribute("aria-pressed", "false")
+    star.click()
+    expect(star).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("ArrowUp")
+    expect(star).to_have_attribute("aria-pressed", "false")
+    page.keyboard.press("Escape")
+    expect(row(page, "ship-000002").get_by_text("Best", exact=True)).to_be_visible()
+    expect(
+        page.get_by_role("region", name="Samples").get_by_text("Best", exact=True)
+    ).to_have_count(2)
 
 
 def test_a_checkpoint_can_be_deleted_and_brought_back(folder, page):

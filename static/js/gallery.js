@@ -9,7 +9,7 @@ const BASELINE = "Baseline";
 const RETRY_MS = [700, 2000, 5000]; // a picture may be told of while it is still being written
 
 const anchors = new Map(); // sample name -> {link, mark}: those that stay are not drawn anew
-let drawn = { project: "", groups: [] };
+let drawn = { project: "", groups: [], best: null };
 let lightbox = null; // the module, once it was used
 
 /** The grids as they stand: [{key, title, run, columns: [{name, key}], rows: [{number, prompt, cells}]}]. */
@@ -17,6 +17,9 @@ export const groups = () => drawn.groups;
 
 /** The folder they are of. */
 export const folder = () => drawn.project;
+
+/** Whether the checkpoint of a sample is the one marked as the best. */
+export const isBest = ({ checkpoint }) => Boolean(checkpoint) && checkpoint === drawn.best;
 
 /** The link of a sample in its grid, or undefined. */
 export const linkOf = (sample) => anchors.get(sample.name)?.link;
@@ -29,9 +32,9 @@ export function place({ epoch, step }) {
 }
 
 /** Draw what the server lists. */
-export function drawGallery(grid, project, { samples, runs }) {
+export function drawGallery(grid, project, { samples, runs, best }) {
   if (project !== drawn.project) anchors.clear();
-  drawn = { project, groups: grouped(samples, runs) };
+  drawn = { project, groups: grouped(samples, runs), best };
   const open = new Set([...grid.querySelectorAll("details[open]")].map((node) => node.dataset.key));
   const left = whereScrolled(find(".samples-scroll", grid));
   const focused = document.activeElement;
@@ -135,12 +138,13 @@ function table(group) {
 
 function cell(sample, name, prompt) {
   if (!sample) return el("span", { className: "sample-gap" });
-  const mark = `${sample.thumb} ${prompt}`;
+  const mark = `${sample.thumb} ${isBest(sample)} ${prompt}`;
   const known = anchors.get(sample.name);
   if (known?.mark === mark) return known.link;
   const image = thumbOf(sample, `${name}: ${prompt || sample.name}`);
   const className = name === BASELINE ? "sample sample-base" : "sample";
   const link = el("a", { className, href: sample.url, target: "_blank", rel: "noopener" }, image, name);
+  if (isBest(sample)) link.append(el("span", { className: "sample-best" }, icon("star"), "Best"));
   link.addEventListener("click", (event) => clicked(event, sample.name, link));
   anchors.set(sample.name, { link, mark });
   return link;

@@ -3,10 +3,10 @@
  * any other one. Loaded at first use; makes its own <dialog>.
  */
 
-import { at } from "./api.js";
-import { el, icon, needStyle, say } from "./dom.js";
+import { at, post } from "./api.js";
+import { announce, el, icon, needStyle, say } from "./dom.js";
 import { when } from "./format.js";
-import { folder, groups, linkOf, place } from "./gallery.js";
+import { folder, groups, isBest, linkOf, place } from "./gallery.js";
 
 const SWIPE_PX = 48;
 const MOST_ZOOM = 8; // of 100 %
@@ -31,7 +31,9 @@ const edge = el("div", { className: "lightbox-edge", "aria-hidden": "true" });
 const stage = el("div", { className: "lightbox-stage" }, a.node, b.node, edge);
 
 const title = el("h2", { id: "lightbox-title" });
-const status = el("span", { className: "small quiet numbers", role: "status" });
+const where = el("span", { className: "small quiet numbers lightbox-place" });
+const spoken = el("p", { className: "visually-hidden", role: "status" }); // each step, for ears
+const trouble = el("p", { className: "field-error", role: "alert", hidden: true });
 const compareButton = toggle("Compare");
 const fullSize = toggle("100 %");
 const close = el("button", { className: "icon-button", "aria-label": "Close" }, icon("close"));
@@ -61,23 +63,26 @@ const prompt = el("p", { className: "lightbox-prompt" });
 const facts = el("p", { className: "small quiet numbers" });
 const open = el("a", { target: "_blank", rel: "noopener", textContent: "Open in a new tab" });
 const checkpoint = el("a", { download: "" });
+const best = el("button", { type: "button", className: "button button-small lightbox-best" }, icon("star"), "Best one");
 const noCheckpoint = el("span", { className: "quiet" });
 const dialog = el(
   "dialog",
   { className: "viewer lightbox", "aria-labelledby": "lightbox-title" },
-  el("div", { className: "viewer-head" }, title, status, fullSize, compareButton, el("form", { method: "dialog" }, close)),
+  el("div", { className: "viewer-head" }, title, where, fullSize, compareButton, el("form", { method: "dialog" }, close)),
   el("div", { className: "lightbox-middle" }, back, stage, on),
   el(
     "div",
     { className: "viewer-foot" },
     comparison,
+    trouble,
+    spoken,
     el(
       "div",
       { className: "lightbox-about" },
       el("div", { className: "lightbox-words" }, prompt, facts),
       el("div", { className: "lightbox-course", role: "group", "aria-label": "Course of training" }, later, earlier),
     ),
-    el("p", { className: "small lightbox-links" }, open, checkpoint, noCheckpoint),
+    el("p", { className: "small lightbox-links" }, open, checkpoint, best, noCheckpoint),
     el("p", {
       className: "small quiet viewer-keys",
       textContent: "← → other prompts, ↑ later, ↓ earlier, + − zoom, 0 fit, 1 full size, C compare. Swipe on a touch screen.",
@@ -164,7 +169,7 @@ function show(spot) {
   draw(a, spot);
   say(title, nameOf(spot));
   const prompts = group.rows.length > 1 ? `Prompt ${group.rows.indexOf(row) + 1} of ${group.rows.length}` : "";
-  say(status, [prompts, group.title].filter(Boolean).join(" · "));
+  say(where, [prompts, group.title].filter(Boolean).join(" · "));
   say(prompt, row.prompt || "The prompt of this run is not known any more.");
   open.href = sample.url;
   drawFacts();
@@ -183,6 +188,8 @@ function show(spot) {
   name(later, "Later", beyond(spot, 0, 1));
   name(earlier, "Earlier", beyond(spot, 0, -1));
   drawComparison();
+  trouble.hidden = true;
+  say(spoken, against ? `${words(spot)}, compared with ${words(against)}` : words(spot));
 }
 
 function name(control, text, spot) {
@@ -222,7 +229,10 @@ const drawnWith = (options) =>
     .map(([, letter, value]) => value.trim() && OPTIONS[letter]?.(value.trim()))
     .filter(Boolean);
 
-function drawCheckpoint({ checkpoint: name, epoch, step }) {
+function drawCheckpoint(sample) {
+  const { checkpoint: name, epoch, step } = sample;
+  best.hidden = !name;
+  best.setAttribute("aria-pressed", String(isBest(sample)));
   checkpoint.hidden = !name;
   noCheckpoint.hidden = Boolean(name);
   if (name) {
@@ -450,6 +460,16 @@ stage.addEventListener(
 a.image.addEventListener("load", () => {
   drawFacts();
   look(view);
+});
+best.addEventListener("click", async () => {
+  const { sample } = shown;
+  try {
+    await post(at("projects", folder(), "outputs", sample.checkpoint, "best"), { best: !isBest(sample) });
+    announce("outputs:changed"); // and so comes back, see update()
+  } catch (error) {
+    say(trouble, error.whole ?? error.message); // a message in the corner would lie behind
+    trouble.hidden = false;
+  }
 });
 fullSize.addEventListener("click", toFull);
 compareButton.addEventListener("click", () => compare(!against));
