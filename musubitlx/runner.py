@@ -45,6 +45,8 @@ LOOK_S = 0.1  # how often a stop request is looked for
 STATUS_S = 0.2  # how often the status is written at most
 SEEN_S = 10.0  # how often it is written at least
 RAM_S = 1.0  # how often RAM is looked at
+RAM_NEAR_S = 0.25  # the same, where it is nearly full: a model that loads takes gigabytes a second
+RAM_NEAR_PERCENT = 10.0  # below the limit
 PATIENCE_S = 10.0  # what a stopped trainer gets before it is killed
 WORKERS_S = 1.0  # what data-loader workers get once their trainer has ended
 RAM_LIMIT_PERCENT = float(os.environ.get("MUSUBITLX_RAM_LIMIT_PERCENT", "95"))
@@ -53,6 +55,13 @@ PIECE_BYTES = 65_536  # folded at once; then whoever looks at the progress has i
 BATCH_S = 0.002  # output that comes faster is read in larger blocks, and rung for once
 
 START_ANEW = "Start a new run: it takes the images as they are then."
+
+RAM_HINTS = {  # by stage; what was cached is kept
+    "latents": "Close other programs and start again: it goes on where it was.",
+    "text_encoder": "Close other programs and start again: the text encoder passes through main "
+    "memory as it is loaded, some 17 GB.",
+    "train": "Close other programs, or choose a profile that swaps fewer blocks to RAM.",
+}
 
 WORK = {"train": "TRAINING", "caption": "CAPTIONING", "download": "DOWNLOAD"}
 
@@ -158,7 +167,7 @@ class Execution:
         self._asked_to_end = ended  # the runner itself was told to end
         self._ringer = Ringer(home)
         self._poller = resources.Poller(home.output)
-        self._written_at = self._ram_at = 0.0
+        self._written_at = self._ram_at = self._ram_percent = 0.0
         self._high_ram = 0
         self._disk_is_full = False
         self._there: dict[str, tuple | None] = {}  # results of an earlier run, as they were
@@ -401,18 +410,29 @@ class Execution:
 
     def _check_ram(self) -> None:
         """Abort above the limit, seen twice in a row: the system would kill without a word."""
-        if time.monotonic() - self._ram_at < RAM_S:
+        near = self._ram_percent > RAM_LIMIT_PERCENT - RAM_NEAR_PERCENT
+        if time.monotonic() - self._ram_at < (RAM_NEAR_S if near else RAM_S):
             return
         self._ram_at = time.monotonic()
-        percent = resources.ram()["percent"]
-        self._high_ram = self._high_ram + 1 if percent > RAM_LIMIT_PERCENT else 0
+        memory = resources.fullest_ram()
+        self._ram_percent = memory["percent"]
+        self._high_ram = self._high_ram + 1 if self._ram_percent > RAM_LIMIT_PERCENT else 0
         if self._high_ram >= 2:
-            raise End(
-                FAILED,
-                f"Main memory was {percent:.0f} % full (the limit is {RAM_LIMIT_PERCENT:g} %), "
-                "so the run was aborted before the system froze.",
-                hint="Close other programs, or choose a profile that swaps fewer blocks to RAM.",
-            )
+            raise self._out_of_ram(memory)
+
+    def _out_of_ram(self, memory: dict) -> End:
+        """What a run says that would have filled the memory: where it was, and what helps there."""
+        stage = self.status["stage"] or {"name": "", "title": "the run"}
+        contained = memory["limit"] == "container"
+        whose = "The container's memory" if contained else "Main memory"
+        more = " Or give the container more memory." if contained else ""
+        return End(
+            FAILED,
+            f"{whose} was {memory['percent']:.0f} % full ({memory['used'] / 1e9:.1f} of "
+            f"{memory['total'] / 1e9:.1f} GB, the limit is {RAM_LIMIT_PERCENT:g} %) during "
+            f"“{stage['title']}”, so the run was aborted before the system killed it.",
+            hint=RAM_HINTS.get(stage["name"], RAM_HINTS["latents"]) + more,
+        )
 
     def _keep_progress(self, output: Output, *, all_of_it: bool = False) -> None:
         with output.lock:
