@@ -840,8 +840,15 @@ def show_job(job: str):
 
 @routes.post("/api/jobs/<job>/stop")
 def stop_job(job: str):
-    """Ask a job to stop; its state says when it has."""
-    stopped = house.jobs.stop(job)
+    """Ask a job to stop; its state says when it has.
+
+    With `{"after_epoch": true}` it stops once the epoch at hand is saved; false takes that back.
+    """
+    after_epoch = json_body().get("after_epoch") if request.content_length else None
+    if after_epoch is None:
+        stopped = house.jobs.stop(job)
+    else:
+        stopped = house.jobs.stop_after_epoch(job, bool(after_epoch))
     house.bell.ring()
     return describe_job(stopped), 202
 

@@ -12,7 +12,7 @@ import { bytes } from "./format.js";
 
 const BLOCK_LINES = 100;
 const MOST_BLOCKS = 500; // what a page keeps; more is fetched when it comes into view
-const PIECE_BYTES = 131_072; // fetched at once
+const PIECE_BYTES = 65_536; // fetched at once
 const FRAME_MS = 4; // time taken out of a frame
 const PIECE = 16_384; // characters between two looks at the clock
 const LONGEST = 2000; // characters of a line that are shown
