@@ -28,6 +28,7 @@ from musubitlx import (
     jobs,
     measured,
     metrics,
+    notify,
     processes,
     resources,
     tensors,
@@ -235,6 +236,7 @@ class Execution:
             self.log.close()
         self._note_figures()
         self._ringer.ring()
+        tell(self.home, self.job.folder)
 
     def _note_figures(self) -> None:
         """Keep what the run took, for the estimates of later ones; a stopped run tells it too."""
@@ -536,6 +538,24 @@ def settle(records: Jobs, queue: str) -> None:
         status = {**job.status, "state": INTERRUPTED, "reason": told, "bar": None, "child": None}
         with suppress(OSError):  # a full disk: the next runner tries again
             write_json(job.folder / "status.json", {**status, "ended": now, "last_seen": now})
+            tell(records.home, job.folder)
+
+
+MESSAGES: list[threading.Thread] = []  # about ended jobs, on their way
+
+
+def tell(home: Home, folder: Path) -> None:
+    """Send word of an ended job to whoever asked for it; the next job does not wait for that."""
+    with suppress(Exception):  # whatever is wrong with a message, the run has ended well
+        if thread := notify.tell(home, Job(folder).as_dict()):
+            MESSAGES.append(thread)
+
+
+def see_off_messages() -> None:
+    """Wait for messages that are on their way, not for ever."""
+    until = time.monotonic() + notify.GIVE_UP_S
+    for thread in MESSAGES:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def work(home: Home, queue: str, ended: threading.Event) -> None:
@@ -581,6 +601,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     processes.adopt_orphans()
     work(Home(asked.home).make(), asked.queue, ended)
+    see_off_messages()
     return 0
 
 

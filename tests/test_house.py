@@ -47,6 +47,7 @@ LAYERS = (
         "musubitlx.pictures",
         "musubitlx.bell",
         "musubitlx.diagnose",
+        "musubitlx.notify",
         "musubitlx.resources",
     ),
     (
