@@ -44,15 +44,6 @@ export function icon(name) {
  */
 export const announce = (type, detail = {}) => document.dispatchEvent(new CustomEvent(type, { detail }));
 
-/** A text of the browser's storage, "" where it is switched off or holds none by that name. */
-export function stored(name) {
-  try {
-    return localStorage.getItem(name) ?? "";
-  } catch {
-    return "";
-  }
-}
-
 const styles = new Map(); // name -> promise
 
 /** Load a style sheet of what is used on demand, once; resolves when it applies, or could not be had. */
@@ -112,4 +103,13 @@ function copyBySelection(text) {
   area.remove();
   focused?.focus();
   return done;
+}
+
+/** A text of the browser's storage, "" where it is switched off or holds none by that name. */
+export function stored(name) {
+  try {
+    return localStorage.getItem(name) ?? "";
+  } catch {
+    return "";
+  }
 }
