@@ -50,6 +50,7 @@ from musubitlx import (
     metrics,
     models,
     musubi,
+    notify,
     outputs,
     presets,
     projects,
@@ -473,6 +474,39 @@ def set_model(model_id: str):
     return models.set_path(house.home, model_id, json_body().get("path")).as_dict()
 
 
+# -- word of a run's end --------------------------------------------------------------------------
+
+
+@routes.get("/api/notify")
+def show_notify():
+    """Where word of a run's end goes: the kind and the host, never the address."""
+    return notify.describe(house.home)
+
+
+@routes.put("/api/notify")
+def save_notify():
+    """Keep where it goes; without `url` only the kind changes."""
+    body = json_body()
+    notify.save(house.home, body.get("kind"), body.get("url"))
+    return notify.describe(house.home)
+
+
+@routes.delete("/api/notify")
+def forget_notify():
+    """Send nothing any more."""
+    notify.forget(house.home)
+    return notify.describe(house.home)
+
+
+@routes.post("/api/notify/test")
+def test_notify():
+    """Send a test message: to the address given, else to the one that is kept."""
+    body = json_body()
+    target = notify.chosen(house.home, body.get("kind"), body.get("url"))
+    house.server.offload(notify.send, target, notify.trial())
+    return {"sent": target.where}
+
+
 # -- output folders -------------------------------------------------------------------------------
 
 
@@ -854,6 +888,12 @@ def list_jobs():
 def show_job(job: str):
     """One job."""
     return describe_job(house.jobs.get(job))
+
+
+@routes.get("/api/jobs/<job>/settings")
+def show_job_settings(job: str):
+    """The settings a training was started with; null for other jobs."""
+    return {"settings": house.jobs.get(job).record.get("settings")}
 
 
 @routes.post("/api/jobs/<job>/stop")

@@ -13,7 +13,7 @@ from musubitlx.home import Home, checked_name, name_problem, write_text
 
 LAST = "last_config"
 DRAFT = "draft-"
-RESERVED = {"models", "imports"}  # configs/models.yaml and imports.yaml are not settings
+RESERVED = {"models", "imports", "notify"}  # files of configs/ that are not settings
 
 
 def path_of(home: Home, name: str | None) -> Path:

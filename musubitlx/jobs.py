@@ -37,7 +37,7 @@ REQUEST_TYPES = {"stop": NUMBER, "position": NUMBER, "after_epoch": bool}
 STATUS_TYPES = {
     **dict.fromkeys(("state", "bar", "reason", "hint"), str),
     **dict.fromkeys(("started", "ended", "last_seen"), NUMBER),
-    **dict.fromkeys(("runner", "child", "stage", "progress"), dict),
+    **dict.fromkeys(("runner", "child", "stage", "progress", "diagnosis", "warning"), dict),
     **dict.fromkeys(("exit_code", "last_epoch"), int),
     "outputs": list,
 }
@@ -172,6 +172,8 @@ class Job:
             "state": state,
             "reason": reason,
             "hint": status.get("hint"),
+            "diagnosis": status.get("diagnosis"),
+            "warning": status.get("warning"),
             "stopping": self.stop_asked and state == RUNNING,
             "after_epoch": self.stops_after_epoch and state == RUNNING,
             "last_epoch": status.get("last_epoch") if self.stops_after_epoch else None,

@@ -12,6 +12,7 @@ STEPS_BAR = re.compile(
     r"\[[\d:]+<(?P<left>[\d:?]+),\s*(?P<rate>[\d.]+|\?)\s*(?P<unit>it/s|s/it)(?P<more>[^\]]*)\]"
 )
 LOSS = re.compile(r"avr_loss=([^,\]\s]+)")
+NO_NUMBER = re.compile(r"(?i)[+-]?(?:nan|inf(?:inity)?)")
 COUNT_BAR = re.compile(r"(?P<done>\d+)it \[")
 MILESTONES = re.compile(
     r"^(?:"
@@ -35,6 +36,7 @@ class Progress:
         self.current: dict = {}
         self._rows: list[dict] = []
         self._images = 0
+        self._nan_from: int | None = None  # the step since which the loss is no number
 
     def read_log(self, text: str) -> None:
         """Take text that went to the log: whole lines."""
@@ -69,10 +71,20 @@ class Progress:
             self.current |= {"seconds_per_step": _seconds(match), "eta_s": _clock(match["left"])}
         if loss := LOSS.search(match["more"]):
             self.current["loss"] = _number(loss[1])
+            self._watch(loss[1], step)
         if step > before:
             self._rows.append(self._row(step))
         elif self._rows and self._rows[-1]["step"] == step:
             self._rows[-1] = self._row(step)  # the bar is drawn again with the step's loss
+
+    def _watch(self, loss: str, step: int) -> None:
+        """Count the steps in a row whose loss is NaN or infinite, and say where that began."""
+        if not NO_NUMBER.fullmatch(loss):
+            self._nan_from = None
+            self.current.pop("nan_steps", None)
+            return
+        self._nan_from = self._nan_from or step
+        self.current["nan_steps"] = step - self._nan_from + 1
 
     def _row(self, step: int) -> dict:
         names = ("loss", "seconds_per_step")

@@ -29,11 +29,15 @@ from musubitlx import (
     measured,
     metrics,
     modelcard,
+    notify,
+    options,
     processes,
+    remedies,
     resources,
     tensors,
 )
 from musubitlx.bell import Ringer
+from musubitlx.diagnose import Diagnosis
 from musubitlx.home import Home, stamp_of, write_json, write_text
 from musubitlx.jobs import FAILED, HOST, INTERRUPTED, RUNNING, STOPPED, SUCCEEDED, Job, Jobs, Stage
 from musubitlx.lease import Lease
@@ -45,6 +49,9 @@ LOOK_S = 0.1  # how often a stop request is looked for
 STATUS_S = 0.2  # how often the status is written at most
 SEEN_S = 10.0  # how often it is written at least
 RAM_S = 1.0  # how often RAM is looked at
+RAM_NEAR_S = 0.25  # the same, where it is nearly full: a model that loads takes gigabytes a second
+RAM_NEAR_PERCENT = 10.0  # below the limit
+NAN_STEPS = 3  # so many in a row whose loss is no number are no accident
 PATIENCE_S = 10.0  # what a stopped trainer gets before it is killed
 WORKERS_S = 1.0  # what data-loader workers get once their trainer has ended
 RAM_LIMIT_PERCENT = float(os.environ.get("MUSUBITLX_RAM_LIMIT_PERCENT", "95"))
@@ -54,6 +61,13 @@ BATCH_S = 0.002  # output that comes faster is read in larger blocks, and rung f
 
 START_ANEW = "Start a new run: it takes the images as they are then."
 
+RAM_HINTS = {  # by stage; what was cached is kept
+    "latents": "Close other programs and start again: it goes on where it was.",
+    "text_encoder": "Close other programs and start again: the text encoder passes through main "
+    "memory as it is loaded, some 17 GB.",
+    "train": "Close other programs, or choose a profile that swaps fewer blocks to RAM.",
+}
+
 WORK = {"train": "TRAINING", "caption": "CAPTIONING", "download": "DOWNLOAD"}
 
 
@@ -61,11 +75,19 @@ class End(Exception):
     """How a job ended, when it did not succeed."""
 
     def __init__(
-        self, state: str, reason: str, *, hint: str | None = None, exit_code=None, outputs=()
+        self,
+        state: str,
+        reason: str,
+        *,
+        hint: str | None = None,
+        exit_code=None,
+        outputs=(),
+        diagnosis: Diagnosis | None = None,
     ):
         super().__init__(reason)
         self.state, self.reason, self.hint, self.exit_code = state, reason, hint, exit_code
         self.outputs = list(outputs)  # besides the results that are there
+        self.diagnosis = diagnosis  # of a failure, where its cause is known
 
 
 class LogFile:
@@ -161,8 +183,9 @@ class Execution:
         self._asked_to_end = ended  # the runner itself was told to end
         self._ringer = Ringer(home)
         self._poller = resources.Poller(home.output)
-        self._written_at = self._ram_at = 0.0
+        self._written_at = self._ram_at = self._ram_percent = 0.0
         self._high_ram = 0
+        self._nan_told = False  # in the log
         self._disk_is_full = False
         self._card: str | None = None  # what the log says of the model card
         self._there: dict[str, tuple | None] = {}  # results of an earlier run, as they were
@@ -225,6 +248,7 @@ class Execution:
             "state": end.state,
             "reason": end.reason or None,
             "hint": end.hint,
+            "diagnosis": self._told(end.diagnosis),
             "exit_code": end.exit_code,
             "ended": time.time(),
             "bar": None,
@@ -239,6 +263,34 @@ class Execution:
             self.log.close()
         self._note_figures()
         self._ringer.ring()
+        tell(self.home, self.job.folder)
+
+    def _told(self, found: Diagnosis | None) -> dict | None:
+        """What is known of a failure, for the page: its name, the lines that tell, a way out."""
+        if found is None:
+            return None
+        way = remedies.as_dict(self._way_out(found))
+        return {"id": found.code, "lines": found.lines, "fix": way}
+
+    def _way_out(self, found: Diagnosis) -> remedies.Fix | None:
+        record, stage = self.job.record, self.status["stage"]
+        settings, load = record.get("settings"), record.get("load")
+        if not stage or not isinstance(settings, dict) or not isinstance(load, dict):
+            return None
+        card = resources.chosen_card(self._poller.snapshot()["gpus"])
+        with suppress(TypeError):  # a record of another version
+            return remedies.fix(
+                found,
+                remedies.Run(
+                    settings=settings,
+                    load=measured.Load(**load),
+                    stage=stage["name"],
+                    argv=self.job.stages[stage["index"] - 1]["argv"],
+                    table=options.recorded(),
+                    vram=card["total"] if card else None,
+                ),
+            )
+        return None
 
     def _write_card(self) -> None:
         """Write the model card; whatever is wrong with it, the run has succeeded."""
@@ -370,22 +422,30 @@ class Execution:
             self._look(output)
 
     def _failure(self, stage: Stage, code: int) -> End:
-        tail = read_tail(self.log.path)
-        found = diagnose.diagnose(tail, exit_code=code, stage=stage.name)
+        found = self._diagnosis(stage, code)
         reason = found.cause if found else f"{stage.title} ended with exit code {code}."
-        return End(FAILED, reason, hint=found.remedy if found else None, exit_code=code)
+        hint = found.remedy if found else None
+        return End(FAILED, reason, hint=hint, exit_code=code, diagnosis=found)
+
+    def _diagnosis(self, stage: Stage, code: int | None) -> Diagnosis | None:
+        """What the part of the log that is the stage's own says went wrong."""
+        own = read_tail(self.log.path).rpartition("\n=== Stage ")[2]
+        return diagnose.diagnose(own, exit_code=code, stage=stage.name)
 
     def _check_outputs(self, stage: Stage, before: dict) -> None:
         """Exit code 0 is not success by itself: the files must be there, new and whole."""
         missing = [path for path, old in before.items() if stamp_of(Path(path)) in (None, old)]
         if missing:
             number = f"{len(missing)} of {len(before)} files"
+            found = self._diagnosis(stage, 0)
+            hint = "The log says what it did instead: often no image or caption was found."
             raise End(
                 FAILED,
                 f"{stage.title} ended without an error, but did not write {number} "
                 f"({Path(missing[0]).name}).",
-                hint="The log says what it did instead: often no image or caption was found.",
+                hint=f"{found.cause} {found.remedy}" if found else hint,
                 exit_code=0,
+                diagnosis=found,
             )
         for path in before:
             problem, _ = tensors.read_header(Path(path))
@@ -455,27 +515,61 @@ class Execution:
 
     def _check_ram(self) -> None:
         """Abort above the limit, seen twice in a row: the system would kill without a word."""
-        if time.monotonic() - self._ram_at < RAM_S:
+        near = self._ram_percent > RAM_LIMIT_PERCENT - RAM_NEAR_PERCENT
+        if time.monotonic() - self._ram_at < (RAM_NEAR_S if near else RAM_S):
             return
         self._ram_at = time.monotonic()
-        percent = resources.ram()["percent"]
-        self._high_ram = self._high_ram + 1 if percent > RAM_LIMIT_PERCENT else 0
+        memory = resources.fullest_ram()
+        self._ram_percent = memory["percent"]
+        self._high_ram = self._high_ram + 1 if self._ram_percent > RAM_LIMIT_PERCENT else 0
         if self._high_ram >= 2:
-            raise End(
-                FAILED,
-                f"Main memory was {percent:.0f} % full (the limit is {RAM_LIMIT_PERCENT:g} %), "
-                "so the run was aborted before the system froze.",
-                hint="Close other programs, or choose a profile that swaps fewer blocks to RAM.",
-            )
+            raise self._out_of_ram(memory)
+
+    def _out_of_ram(self, memory: dict) -> End:
+        """What a run says that would have filled the memory: where it was, and what helps there."""
+        stage = self.status["stage"] or {"name": "", "title": "the run"}
+        contained = memory["limit"] == "container"
+        whose = "The container's memory" if contained else "Main memory"
+        more = " Or give the container more memory." if contained else ""
+        reason = (
+            f"{whose} was {memory['percent']:.0f} % full ({memory['used'] / 1e9:.1f} of "
+            f"{memory['total'] / 1e9:.1f} GB, the limit is {RAM_LIMIT_PERCENT:g} %) during "
+            f"“{stage['title']}”, so the run was aborted before the system killed it."
+        )
+        hint = RAM_HINTS.get(stage["name"], RAM_HINTS["latents"]) + more
+        lines = diagnose.last_lines(read_tail(self.log.path))
+        found = Diagnosis("ram_full", reason, hint, "", lines=lines)
+        return End(FAILED, reason, hint=hint, diagnosis=found)
 
     def _keep_progress(self, output: Output, *, all_of_it: bool = False) -> None:
         with output.lock:
             rows = output.progress.take_rows(all_of_them=all_of_it)
             self.status["progress"] = dict(output.progress.current)
             self.status["bar"] = output.fold.bar
+        self._watch_loss(self.status["progress"])
         if rows:
             self._append_metrics(rows)
         self._write_status()
+
+    def _watch_loss(self, progress: dict) -> None:
+        """Warn while the loss is no number for several steps in a row; the log is told once."""
+        steps = progress.get("nan_steps", 0)
+        if steps < NAN_STEPS:
+            self.status["warning"] = None
+            return
+        if self.status.get("warning"):
+            return
+        text = f"The loss is NaN since step {progress['step'] - steps + 1}: training has run away."
+        hint = (
+            "What it learns from here on is worthless. Stop it, and start again with half the "
+            "learning rate; checkpoints from before that step can be used."
+        )
+        way = remedies.of_nan(self.job.record.get("settings"))
+        told = {"id": "nan_loss", "text": text, "hint": hint, "fix": remedies.as_dict(way)}
+        self.status["warning"] = told
+        if not self._nan_told:
+            self._nan_told = True
+            self.log.line(f"WARNING: {text} {hint}")
 
     def _append_metrics(self, rows: list[dict]) -> None:
         now = self._poller.snapshot()
@@ -554,6 +648,24 @@ def settle(records: Jobs, queue: str) -> None:
         status = {**job.status, "state": INTERRUPTED, "reason": told, "bar": None, "child": None}
         with suppress(OSError):  # a full disk: the next runner tries again
             write_json(job.folder / "status.json", {**status, "ended": now, "last_seen": now})
+            tell(records.home, job.folder)
+
+
+MESSAGES: list[threading.Thread] = []  # about ended jobs, on their way
+
+
+def tell(home: Home, folder: Path) -> None:
+    """Send word of an ended job to whoever asked for it; the next job does not wait for that."""
+    with suppress(Exception):  # whatever is wrong with a message, the run has ended well
+        if thread := notify.tell(home, Job(folder).as_dict()):
+            MESSAGES.append(thread)
+
+
+def see_off_messages() -> None:
+    """Wait for messages that are on their way, not for ever."""
+    until = time.monotonic() + notify.GIVE_UP_S
+    for thread in MESSAGES:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def work(home: Home, queue: str, ended: threading.Event) -> None:
@@ -599,6 +711,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     processes.adopt_orphans()
     work(Home(asked.home).make(), asked.queue, ended)
+    see_off_messages()
     return 0
 
 

@@ -22,6 +22,7 @@ LAYERS = (
     ("webgui", "musubitlx.runner", "musubitlx.inspector", "musubitlx.read_options"),
     ("musubitlx.bootstrap", "musubitlx.serving", "musubitlx.events", "musubitlx.checks"),
     ("musubitlx.commands", "musubitlx.surroundings"),
+    ("musubitlx.remedies",),
     ("musubitlx.estimate", "musubitlx.caches", "musubitlx.recipes"),
     ("musubitlx.origins", "musubitlx.samples", "musubitlx.modelcard", "musubitlx.outputs"),
     ("musubitlx.access", "musubitlx.configs", "musubitlx.jobs", "musubitlx.measured"),
@@ -48,6 +49,7 @@ LAYERS = (
         "musubitlx.pictures",
         "musubitlx.bell",
         "musubitlx.diagnose",
+        "musubitlx.notify",
         "musubitlx.resources",
     ),
     (
@@ -59,7 +61,13 @@ LAYERS = (
     ),
     ("musubitlx.logsearch",),
     ("musubitlx.home", "musubitlx.lease", "musubitlx.logs", "musubitlx.options", "musubitlx.yamls"),
-    ("musubitlx.presets", "musubitlx.prompts", "musubitlx.tensors", "musubitlx.buckets"),
+    (
+        "musubitlx.presets",
+        "musubitlx.known_errors",
+        "musubitlx.prompts",
+        "musubitlx.tensors",
+        "musubitlx.buckets",
+    ),
     ("musubitlx.errors",),
     ("musubitlx",),
 )

@@ -105,3 +105,12 @@ function copyBySelection(text) {
   focused?.focus();
   return done;
 }
+
+/** A text of the browser's storage, "" where it is switched off or holds none by that name. */
+export function stored(name) {
+  try {
+    return localStorage.getItem(name) ?? "";
+  } catch {
+    return "";
+  }
+}
