@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,6 +22,7 @@ KEY_SETTINGS = (
 NOTE_LENGTH = 300  # characters of notes that the list holds
 LAST_LINES = 40
 TAIL_BYTES = 65_536
+SMALL = 0.001  # numbers below are told as 1e-4, as the form shows them
 TRAINING = "train"  # the stage whose steps and loss are those of the run
 
 
@@ -94,9 +96,11 @@ def setting_rows(job: Job) -> list[dict]:
 
 def typed(value: object) -> str:
     """A setting's value as text: `5e-5`, `on`; what is not set is empty."""
-    return (
-        {True: "on", False: "off"}[value] if isinstance(value, bool) else settings.as_typed(value)
-    )
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float) and 0 < value < SMALL:
+        return re.sub(r"\.?0*e-0*", "e-", f"{value:e}")
+    return str(settings.as_typed(value))
 
 
 def stages_of(job: Job) -> list[dict]:

@@ -167,6 +167,7 @@ class Job:
         return {
             **{name: self.record.get(name) for name in names},
             "practice": bool(self.record.get("practice")),
+            "place": self.place[0],
             "state": state,
             "reason": reason,
             "hint": status.get("hint"),

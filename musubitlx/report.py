@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import platform
@@ -222,7 +223,7 @@ def _secrets_of(job: Job) -> Iterable[str]:
     with suppress(ValueError):
         lines.append(shlex.split(history.settings_of(job).get("advanced_flags") or ""))
     for words in lines:
-        for option, word in zip(words, [*words[1:], ""], strict=True):
+        for option, word in itertools.zip_longest(words, words[1:], fillvalue=""):
             name, given, value = option.partition("=")
             if SECRET_OPTION.fullmatch(name):
                 yield value if given else "" if word.startswith("--") else word

@@ -423,7 +423,7 @@ def test_the_page_of_runs_lists_opens_and_deletes(with_stand_in, visit):
     row.get_by_role("link", name=re.compile("^Open")).click()
     expect(heading(page, "Training completed")).to_be_visible()
     page.go_back()
-    page.get_by_role("button", name=re.compile("^Delete")).click()
+    page.get_by_role("button", name=re.compile("^Delete my_lora")).click()
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_text("No run yet.")).to_be_visible()
 

@@ -17,6 +17,7 @@ export class Board extends EventTarget {
     this.known = false; // something was told
     this.state = "";
     this.failures = 0;
+    this.turn = 0; // of what was told: an answer that was asked for before the last one is older
     this.timers = [];
     document.addEventListener("visibilitychange", () => (document.hidden ? this.close() : this.connect()));
   }
@@ -64,10 +65,13 @@ export class Board extends EventTarget {
 
   /** Ask for all of it now. */
   async refresh() {
-    this.take({ ...(await get("/api/runs")), removed: [], first: true });
+    const turn = this.turn;
+    const all = await get("/api/runs");
+    if (turn === this.turn) this.take({ ...all, removed: [], first: true });
   }
 
   take({ runs, removed, order, first }) {
+    this.turn += 1;
     if (first) this.rows.clear();
     for (const run of runs) this.rows.set(run.id, run);
     for (const id of removed) this.rows.delete(id);

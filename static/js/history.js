@@ -4,7 +4,7 @@ import { at, post, remove } from "./api.js";
 import { complain, confirmed, toast } from "./dialogs.js";
 import { debounced, el, find, findAll, icon, say } from "./dom.js";
 import { STATES, count, loss, when } from "./format.js";
-import { DELETION, keySettings, pageOf, seconds, spoken, stateTag, took } from "./runwords.js";
+import { DELETION, keySettings, pageOf, seconds, settingsText, spoken, stateTag, took } from "./runwords.js";
 import { ended } from "./stream.js";
 
 const PAGE = 100; // rows that are drawn at first, and more each time the end comes into view
@@ -164,7 +164,7 @@ function rowOf(run) {
     cell("Duration", took(run), "right"),
     cell("Steps", total ? `${step ?? 0} / ${total}` : "–", "right"),
     cell("Final loss", loss(value), "right"),
-    cell("Settings", keySettings(run).join(" · ") || "–", "run-settings"),
+    cell("Settings", settingsText(run) || "–", "run-settings"),
     el("td", { className: "run-actions" }, actions(run)),
   );
 }

@@ -4,7 +4,7 @@ import { at, post } from "./api.js";
 import { complain, confirmed, toast } from "./dialogs.js";
 import { el, find, findAll, icon, say } from "./dom.js";
 import { duration, loss } from "./format.js";
-import { keySettings, pageOf, spoken, stateTag, took } from "./runwords.js";
+import { pageOf, settingsText, spoken, stateTag, took } from "./runwords.js";
 
 const box = find("[data-queue-box]");
 const now = find("[data-now]", box);
@@ -28,7 +28,7 @@ function draw() {
   list.hidden = !waiting.length;
   place(
     list,
-    waiting.map((run, index) => [run, JSON.stringify([run.id, index, waiting.length, run.note]), waitingRow(index, waiting)]),
+    waiting.map((run, index) => [run, JSON.stringify([run.id, index, waiting.length, run.note]), waitingRow(index)]),
   );
 }
 
@@ -109,11 +109,14 @@ function drawProgress(run) {
   say(find("[data-progress]", row), parts.filter(Boolean).join(" · "));
 }
 
-const waitingRow = (index, waiting) => (run) => {
-  const lane = waiting.filter((one) => one.queue === run.queue);
-  const at = lane.indexOf(run);
-  const up = arrow("up", `Move ${spoken(run)} up`, at > 0, () => move(run, lane[at - 1].id));
-  const down = arrow("down", `Move ${spoken(run)} down`, at < lane.length - 1, () => move(run, lane[at + 2]?.id ?? null));
+/** The ids of what waits in a run's queue, in their order: as of now, whatever a row was drawn with. */
+const laneOf = (run) => board.order.filter((id) => board.rows.get(id)?.queue === run.queue);
+
+const waitingRow = (index) => (run) => {
+  const lane = laneOf(run);
+  const at = lane.indexOf(run.id);
+  const up = arrow("up", `Move ${spoken(run)} up`, at > 0, () => step(run, -1));
+  const down = arrow("down", `Move ${spoken(run)} down`, at < lane.length - 1, () => step(run, 2));
   const grip = el("span", { className: "grip", "aria-hidden": "true", title: "Drag to reorder", data: { grip: "" } }, icon("grip"));
   grip.hidden = lane.length < 2;
   return el(
@@ -126,7 +129,7 @@ const waitingRow = (index, waiting) => (run) => {
       { className: "queue-words" },
       el("span", { className: "run-name", textContent: run.name }),
       inFolder(run),
-      el("span", { className: "quiet small numbers waiting-settings", textContent: keySettings(run).join(" · ") }),
+      el("span", { className: "quiet small numbers waiting-settings", textContent: settingsText(run) }),
     ),
     el(
       "div",
@@ -148,6 +151,12 @@ function arrow(name, label, usable, action) {
 }
 
 // -- acting ---------------------------------------------------------------------------------------
+
+/** Put a run before the one `by` places from it: -1 is one up, 2 is one down. */
+function step(run, by) {
+  const lane = laneOf(run);
+  return move(run, lane[lane.indexOf(run.id) + by] ?? null);
+}
 
 async function move(run, before) {
   try {

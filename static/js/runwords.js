@@ -30,6 +30,12 @@ export function keySettings({ settings: s, images }) {
   ].filter(Boolean);
 }
 
+/** The same as one text whose pieces stay whole where lines break. */
+export const settingsText = (run) =>
+  keySettings(run)
+    .map((piece) => piece.replaceAll(" ", "\u00a0"))
+    .join(" · ");
+
 const shown = (value) =>
   typeof value === "number" && value < 0.001 ? value.toExponential().replace("e-0", "e-") : `${value ?? "–"}`;
 
