@@ -44,6 +44,7 @@ function take(job, { output_dir: _folder, ...settings }) {
   }
   keep({ folder: project.name, run: settings.output_name ?? job.title, at: job.started ?? job.created, before });
   offerBack();
+  notice?.style.setProperty("outline", "none"); // it takes the focus to be read, there is nothing to press on it
   notice?.focus();
 }
 
