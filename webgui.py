@@ -48,6 +48,7 @@ from musubitlx import (
     events,
     health,
     history,
+    logsearch,
     looks,
     metrics,
     models,
@@ -81,7 +82,7 @@ from musubitlx.home import PACKAGE_ROOT, RESERVE_BYTES, Home, is_storable, read_
 from musubitlx.imports import Imports
 from musubitlx.jobs import RUNNING, Job, Jobs, Plan
 from musubitlx.lease import Lease
-from musubitlx.logs import blocks, whole_size
+from musubitlx.logs import READ_BYTES, blocks, whole_size
 from musubitlx.options import OptionTables
 from musubitlx.projects import Image, Project
 from musubitlx.surroundings import Machine
@@ -813,8 +814,15 @@ def show_job(job: str):
 
 @routes.post("/api/jobs/<job>/stop")
 def stop_job(job: str):
-    """Ask a job to stop; its state says when it has."""
-    stopped = house.jobs.stop(job)
+    """Ask a job to stop; its state says when it has.
+
+    With `{"after_epoch": true}` it stops once the epoch at hand is saved; false takes that back.
+    """
+    after_epoch = json_body().get("after_epoch") if request.content_length else None
+    if after_epoch is None:
+        stopped = house.jobs.stop(job)
+    else:
+        stopped = house.jobs.stop_after_epoch(job, bool(after_epoch))
     house.bell.ring()
     return describe_job(stopped), 202
 
@@ -887,13 +895,37 @@ def show_log(job: str):
         if not path.is_file():
             raise NotFound("This run has no log (any more).")
         return send_stored(path, download=True)
+    if "limit" in request.args:
+        return log_piece(path, whole_number("limit", 0))
     end = whole_size(path)
-    start = whole_number("offset", 0)
-    start = min(start, end)
-    response = Response(blocks(path, start, end) if end > start else b"", mimetype="text/plain")
+    start = min(whole_number("offset", 0), end)
+    return log_response(blocks(path, start, end) if end > start else b"", path, start, end)
+
+
+def log_piece(path: Path, limit: int) -> Response:
+    """At most `limit` bytes of a log: those that end at `before`, or those from `offset` on."""
+    limit = min(max(limit, 1), READ_BYTES)
+    look = logsearch.before if "before" in request.args else logsearch.after
+    where = whole_number("before" if "before" in request.args else "offset", 0)
+    piece = house.server.offload(look, path, where, limit)
+    return log_response(piece.text, path, piece.start, piece.end)
+
+
+def log_response(body, path: Path, start: int, end: int) -> Response:
+    """A part of a log, and between which bytes of how many it lies."""
+    response = Response(body, mimetype="text/plain")
     response.headers["X-Log-Size"] = str(path.stat().st_size if path.is_file() else 0)
+    response.headers["X-Log-Start"] = str(start)
     response.headers["X-Log-Offset"] = str(end)
     return response
+
+
+@routes.get("/api/jobs/<job>/log/search")
+def search_log(job: str):
+    """The lines of a log that hold a text: how many, and where the first of them begin."""
+    path = Path(house.jobs.get(job).log)
+    found = house.server.offload(logsearch.search, path, request.args.get("q", ""))
+    return {"count": found.count, "offsets": found.offsets, "size": found.size}
 
 
 @routes.get("/api/jobs/<job>/metrics")

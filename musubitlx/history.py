@@ -31,7 +31,7 @@ def row(job: Job, note: str = "") -> dict:
     told = job.as_dict()
     given = settings_of(job)
     names = ("id", "kind", "queue", "project", "title", "practice", "state", "stopping", "reason")
-    names += ("created", "started", "ended", "stage")
+    names += ("created", "started", "ended", "stage", "after_epoch")
     training = (told["stage"] or {}).get("name") == TRAINING
     known = {name: told["progress"].get(name) for name in ("step", "total", "epoch", "epochs")}
     known |= {name: told["progress"].get(name) for name in ("loss", "seconds_per_step", "eta_s")}

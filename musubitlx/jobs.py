@@ -34,12 +34,12 @@ RECORD_TYPES = {
     "created": NUMBER,
     "stages": list,
 }  # what a record must have to be one
-REQUEST_TYPES = {"stop": NUMBER, "position": NUMBER}
+REQUEST_TYPES = {"stop": NUMBER, "position": NUMBER, "after_epoch": bool}
 STATUS_TYPES = {
     **dict.fromkeys(("state", "bar", "reason", "hint"), str),
     **dict.fromkeys(("started", "ended", "last_seen"), NUMBER),
     **dict.fromkeys(("runner", "child", "stage", "progress"), dict),
-    "exit_code": int,
+    **dict.fromkeys(("exit_code", "last_epoch"), int),
     "outputs": list,
 }
 SILENCE_S = 60.0  # a runner on another machine that wrote nothing for so long is taken for dead
@@ -150,6 +150,11 @@ class Job:
         return self._stop_file or bool(self.request.get("stop"))
 
     @property
+    def stops_after_epoch(self) -> bool:
+        """Somebody asked for it to stop once the epoch at hand has been saved."""
+        return bool(self.request.get("after_epoch"))
+
+    @property
     def place(self) -> tuple:
         """What queued jobs are sorted by: a position somebody gave, else the time they came."""
         return (self.request.get("position", self.record.get("created", 0)), self.id)
@@ -172,6 +177,8 @@ class Job:
             "reason": reason,
             "hint": status.get("hint"),
             "stopping": self.stop_asked and state == RUNNING,
+            "after_epoch": self.stops_after_epoch and state == RUNNING,
+            "last_epoch": status.get("last_epoch") if self.stops_after_epoch else None,
             "stage": status.get("stage"),
             "progress": {**NO_PROGRESS, **status.get("progress", {})},
             "bar": status.get("bar") if state == RUNNING else None,
@@ -282,6 +289,22 @@ class Jobs:
                 (job.folder / "stop").touch()  # a full disk has room for an empty file
         return Job(job.folder)
 
+    def stop_after_epoch(self, job_id: str, wanted: bool) -> Job:
+        """Ask a run to stop once the epoch at hand has been saved, or take that back.
+
+        Conflict where that can't be: it does not train yet, or nothing is saved before its end.
+        """
+        job = self.get(job_id)
+        if job.state != RUNNING or job.kind != "train":
+            raise Conflict("Only a training that is running can stop after an epoch.")
+        if wanted and epochs_between_saves(job.stages[-1]["argv"]) is None:
+            raise Conflict(
+                "This run saves nothing before its end.",
+                hint="Stop it now, or let it finish: --save_every_n_epochs is not among its flags.",
+            )
+        self.ask(job, after_epoch=wanted)
+        return Job(job.folder)
+
     def ask(self, job: Job, **asked: float | None) -> None:
         """Add to what is asked of a job, None takes it back; what others asked meanwhile stays.
 
@@ -332,6 +355,16 @@ class Jobs:
         idle = {job.queue for job in jobs if needs_runner(job)} - busy
         for queue in sorted(idle):
             self.wake_runner(queue)
+
+
+def epochs_between_saves(argv: list[str]) -> int | None:
+    """After how many epochs a training saves a checkpoint, None when it does not by epochs."""
+    for place, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if name == "--save_every_n_epochs":
+            value = value if equals else "".join(argv[place + 1 : place + 2])
+            return int(value) if value.isdecimal() and int(value) else None
+    return None
 
 
 def needs_runner(job: Job) -> bool:

@@ -233,15 +233,26 @@ def start_of_tail(log: Path, limit: int = READ_BYTES) -> int:
     """
     try:
         size = log.stat().st_size
-        if size <= limit:
-            return 0
+    except OSError:
+        return 0
+    return line_start(log, max(0, size - limit), size)
+
+
+def line_start(log: Path, start: int, end: int) -> int:
+    """Where the first line begins that begins after `start` and before `end`; 0 stays 0.
+
+    Where none does it is the first character from `start` on.
+    """
+    if start <= 0:
+        return 0
+    try:
         with log.open("rb") as file:
-            file.seek(size - limit)
-            data = file.read(limit)
+            file.seek(start)
+            data = file.read(end - start)
     except OSError:
         return 0
     line = data.find(b"\n") + 1
-    return size - limit + (line if 0 < line < len(data) else _character_start(data))
+    return start + (line if 0 < line < len(data) else _character_start(data))
 
 
 def _character_start(data: bytes) -> int:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from musubitlx.processes import MARK
+
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
@@ -184,16 +186,22 @@ def read_card(nvml, index: int) -> dict | None:
 
 
 def holders(nvml, handle) -> list[dict]:
-    """Who holds a card's memory; empty where the driver does not tell (in containers, on WSL)."""
+    """Who holds a card's memory; empty where the driver does not tell (in containers, on WSL).
+
+    {pid, name, used (bytes, None on Windows), job (the id of the run it belongs to, or None)}.
+    """
     import psutil
 
     found = []
     for one in ask(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []:
-        name = "a program"
-        with suppress(psutil.Error):
-            name = psutil.Process(one.pid).name()
-        used = one.usedGpuMemory  # None on Windows
-        found.append({"pid": one.pid, "name": name, "used": used and int(used)})
+        name = job = None
+        with suppress(psutil.Error, OSError):  # somebody else's process keeps its environment
+            process = psutil.Process(one.pid)
+            name = process.name()
+            job = process.environ().get(MARK)
+        used = one.usedGpuMemory
+        row = {"pid": one.pid, "name": name or "a program", "used": used and int(used), "job": job}
+        found.append(row)
     return sorted(found, key=lambda row: row["used"] or 0, reverse=True)
 
 

@@ -59,9 +59,12 @@ WORK = {"train": "TRAINING", "caption": "CAPTIONING", "download": "DOWNLOAD"}
 class End(Exception):
     """How a job ended, when it did not succeed."""
 
-    def __init__(self, state: str, reason: str, *, hint: str | None = None, exit_code=None):
+    def __init__(
+        self, state: str, reason: str, *, hint: str | None = None, exit_code=None, outputs=()
+    ):
         super().__init__(reason)
         self.state, self.reason, self.hint, self.exit_code = state, reason, hint, exit_code
+        self.outputs = list(outputs)  # besides the results that are there
 
 
 class LogFile:
@@ -221,7 +224,7 @@ class Execution:
             "exit_code": end.exit_code,
             "ended": time.time(),
             "bar": None,
-            "outputs": results,
+            "outputs": results + [path for path in end.outputs if Path(path).is_file()],
             "child": None,
         }
         while not self._write_status() and self._disk_is_full:
@@ -381,6 +384,7 @@ class Execution:
     def _look(self, output: Output) -> None:
         """What is done every tenth of a second while a program runs."""
         self._check_requests()
+        self._check_epoch(output)
         self._check_ram()
         now = time.monotonic()
         quiet = now - self._written_at
@@ -394,8 +398,42 @@ class Execution:
         if not self.job.folder.is_dir():
             raise End(STOPPED, "Its record was deleted.")
         asked = any((self.job.folder / name).exists() for name in ("request.json", "stop"))
-        if asked and Job(self.job.folder).stop_asked:
+        if not asked:
+            return
+        job = Job(self.job.folder)
+        if job.stop_asked:
             raise End(STOPPED, "Stopped on request.")
+        if job.stops_after_epoch != ("last_epoch" in self.status):
+            self._choose_last_epoch(job.stops_after_epoch)
+
+    def _choose_last_epoch(self, wanted: bool) -> None:
+        """Which epoch is to be the last: the one at hand, or the next that is saved."""
+        if not wanted:
+            del self.status["last_epoch"]
+            return
+        trains = (self.status["stage"] or {}).get("index") == len(self.job.stages)
+        at_hand = (self.status["progress"].get("epoch") if trains else None) or 1
+        every = jobs.epochs_between_saves(self.job.stages[-1]["argv"]) or 1
+        self.status["last_epoch"] = -(-at_hand // every) * every
+
+    def _check_epoch(self, output: Output) -> None:
+        """End the run once the next epoch has begun: checkpoint and samples are written by then."""
+        last = self.status.get("last_epoch")
+        if last is None or self.status["stage"]["index"] != len(self.job.stages):
+            return
+        with output.lock:
+            epoch = output.progress.current.get("epoch")
+        if epoch is not None and epoch > last:
+            raise End(
+                STOPPED,
+                f"Stopped after epoch {last}, as asked.",
+                outputs=[self._checkpoint(last)],
+            )
+
+    def _checkpoint(self, epoch: int) -> str:
+        """Where Musubi saves the LoRA of an epoch that is not the last."""
+        final = Path(self.job.results[0])
+        return str(final.with_name(f"{final.stem}-{epoch:06d}{final.suffix}"))
 
     def _check_ram(self) -> None:
         """Abort above the limit, seen twice in a row: the system would kill without a word."""

@@ -50,6 +50,13 @@ lint() {
     return "$failed"
 }
 
+# How many test files run side by side: one more than there are cores, as tests wait a lot.
+workers() {
+    local cores
+    cores=$(nproc 2>/dev/null || echo 1)
+    echo $((cores < 5 ? cores + 1 : 6))
+}
+
 install_packages
 
 MUSUBITLX_CHROMIUM=$(find_chromium)
@@ -64,7 +71,7 @@ export MUSUBITLX_CHROMIUM
 lint_status=0
 lint || lint_status=1
 status=0
-.test-venv/bin/python -m pytest "$@" || status=$?
+.test-venv/bin/python -m pytest -n "$(workers)" --dist loadfile "$@" || status=$?
 [ "$lint_status" = 0 ] || shout "ruff or shellcheck found something, see above"
 [ "$status" = 0 ] || exit "$status"
 exit "$lint_status"

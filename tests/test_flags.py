@@ -845,3 +845,11 @@ def test_another_profile_leaves_what_is_not_about_memory(typed, wanted):
     profile = "--fp8_base --fp8_scaled --max_grad_norm 1.0"
     line = flags.with_memory_of(read(typed), read(profile))
     assert shlex.split(line) == shlex.split(wanted)
+
+
+def test_patterns_that_take_long_to_try_are_not_tried():
+    slow = ", ".join(f"'.*.*.*x{n}'" for n in range(1000))
+    began = time.monotonic()
+    found = read(f"--network_args \"exclude_patterns=[{slow}, '.*']\"")
+    assert time.monotonic() - began < 2
+    assert not found.errors

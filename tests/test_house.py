@@ -72,6 +72,7 @@ LAYERS = (
         "musubitlx.metrics",
         "musubitlx.progress",
     ),
+    ("musubitlx.logsearch",),
     ("musubitlx.home", "musubitlx.lease", "musubitlx.logs", "musubitlx.options", "musubitlx.yamls"),
     ("musubitlx.presets", "musubitlx.prompts", "musubitlx.tensors", "musubitlx.buckets"),
     ("musubitlx.errors",),

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from musubitlx import resources
+from musubitlx.processes import MARK
 from musubitlx.resources import Nvidia, Poller
 
 GB = 10**9
@@ -207,9 +208,25 @@ def test_the_cards_with_all_figures(nvml):
     assert [one["pid"] for one in holders[0]] == [os.getpid(), 2**22 + 1]
     assert [one["used"] for one in holders[0]] == [GB, None]
     assert holders[0][0]["name"] == psutil.Process().name() and holders[0][1]["name"] == "a program"
+    assert [one["job"] for one in holders[0]] == [None, None]
     assert reason is None
     nvidia.gpus()
     assert fake.inits == 1
+
+
+def test_a_process_of_a_run_is_told_with_its_run(nvml, monkeypatch):
+    nvml()
+    monkeypatch.setattr(psutil.Process, "environ", lambda self: {MARK: "20260101-x"})
+    [card], _ = Nvidia().gpus()
+    assert card["processes"][0]["job"] == "20260101-x"
+    monkeypatch.setattr(psutil.Process, "environ", refuse)
+    [card], _ = Nvidia().gpus()
+    assert card["processes"][0]["job"] is None
+    assert card["processes"][0]["name"] == psutil.Process().name()
+
+
+def refuse(process):
+    raise psutil.AccessDenied(process.pid)
 
 
 def test_what_a_card_does_not_tell_is_none(nvml):

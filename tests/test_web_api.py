@@ -367,3 +367,19 @@ def test_a_disk_without_room_refuses_before_writing(ball):
     answer = connection.getresponse()
     body = json.loads(answer.read())
     assert answer.status == 507 and "disk" in body["error"] and body["hint"]
+
+
+def test_a_log_comes_in_pieces_and_can_be_searched(ball):
+    job = ball.post("/api/projects/ball/train", {"settings": SMALL})["id"]
+    ball.wait_for(job)
+    whole = ball.log(job).encode()
+    tail = ball.call("GET", f"/api/jobs/{job}/log?before=99999999&limit=300")
+    start, end = (int(tail.headers[name]) for name in ("X-Log-Start", "X-Log-Offset"))
+    assert whole[start:end] == tail.content and end == len(whole) and end - start <= 300
+    piece = ball.call("GET", f"/api/jobs/{job}/log?offset={start}&limit=150")
+    assert whole[start:].startswith(piece.content) and 0 < len(piece.content) <= 150
+    found = ball.get(f"/api/jobs/{job}/log/search?q=training%20completed")
+    assert found["count"] == 1
+    assert whole[found["offsets"][0] :].startswith(b"TRAINING COMPLETED!")
+    assert ball.call("GET", f"/api/jobs/{job}/log/search?q=").status_code == 422
+    assert ball.call("GET", "/api/jobs/nope/log/search?q=a").status_code == 404

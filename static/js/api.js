@@ -59,23 +59,27 @@ export const post = (path, body = {}, options) => ask("POST", path, body, option
 export const put = (path, body, options) => ask("PUT", path, body, options);
 export const remove = (path) => ask("DELETE", path);
 
-/** Plain text from byte `offset` of a job's log, and the offset to go on from. */
-export async function logFrom(job, offset) {
+/**
+ * Whole lines of a job's log: {text, start, offset} (bytes, `offset` is where the next piece begins). `query` says
+ * which: {offset} all from there on, {offset, limit} or {before, limit} a piece of at most so many bytes.
+ */
+export async function logPiece(job, query) {
   let answer;
   try {
-    answer = await fetch(`${at("jobs", job, "log")}?offset=${offset}`);
-  } catch {
+    answer = await fetch(`${at("jobs", job, "log")}?${new URLSearchParams(query)}`);
+    if (!answer.ok) return read(answer);
+    const place = (name) => Number(answer.headers.get(name));
+    return { text: await answer.text(), start: place("X-Log-Start"), offset: place("X-Log-Offset") };
+  } catch (error) {
+    if (error instanceof ApiError) throw error;
     throw new ApiError(0, UNREACHABLE);
   }
-  if (!answer.ok) return read(answer);
-  return { text: await answer.text(), offset: Number(answer.headers.get("X-Log-Offset") ?? offset) };
 }
 
-/** The last `most` bytes of a job's log from a line's beginning on, and how many bytes come before them. */
-export async function logTail(job, most) {
-  const { offset: end } = await logFrom(job, Number.MAX_SAFE_INTEGER.toString().slice(0, 15));
-  if (end <= most) return logFrom(job, 0);
-  const piece = await logFrom(job, end - most);
-  const cut = piece.text.indexOf("\n") + 1;
-  return { ...piece, text: piece.text.slice(cut), skipped: end - most + cut };
-}
+/** Everything from byte `offset` of a job's log on. */
+export const logFrom = (job, offset) => logPiece(job, { offset });
+
+/** The last `most` bytes of a job's log, from a line's beginning on. */
+export const logTail = (job, most) => logPiece(job, { before: END, limit: most });
+
+const END = 10 ** 14;

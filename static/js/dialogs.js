@@ -4,17 +4,24 @@ import { el, find, icon } from "./dom.js";
 
 const TOAST_MS = 6000;
 
-/** Ask before something that can't be undone. Resolves to true when the person agrees. */
-export function confirmed({ title, text, yes, no = "Cancel" }) {
+/**
+ * Ask before something that can't be undone. Resolves to true when the person agrees, to "also" for the milder
+ * choice that `also` names.
+ */
+export function confirmed({ title, text, yes, no = "Cancel", also = "" }) {
   const dialog = find("[data-confirm]");
   find("[data-confirm-title]", dialog).textContent = title;
   find("[data-confirm-text]", dialog).textContent = text;
   find("[data-confirm-yes]", dialog).textContent = yes;
   find("[data-confirm-no]", dialog).textContent = no;
+  const milder = find("[data-confirm-also]", dialog);
+  milder.hidden = !also;
+  milder.textContent = also;
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    const answer = () => (dialog.returnValue === "also" ? "also" : dialog.returnValue === "yes");
+    dialog.addEventListener("close", () => resolve(answer()), { once: true });
   });
 }
 

@@ -103,6 +103,7 @@ function drawProgress(run) {
     total && `${run.trained.total ? "step" : ""} ${step ?? 0} / ${total}`.trim(),
     epochs && `epoch ${epoch} / ${epochs}`,
     value !== null && value !== undefined && `loss ${loss(value)}`,
+    run.after_epoch && "stops after this epoch",
     `${took(run)} so far`,
     eta_s !== null && eta_s !== undefined && `${duration(eta_s)} left`,
   ];
@@ -191,13 +192,14 @@ async function putBack(run) {
 }
 
 async function askToStop(run) {
-  const yes = await confirmed({
+  const answer = await confirmed({
     title: `Stop “${run.name}”?`,
     text: "What was learned since the last saved checkpoint is lost. Checkpoints and samples stay.",
     yes: "Stop training",
     no: "Keep training",
+    also: run.kind === "train" && run.stage?.name === "train" && !run.after_epoch ? "Stop after this epoch" : "",
   });
-  if (yes) await post(at("jobs", run.id, "stop")).catch(complain);
+  if (answer) await post(at("jobs", run.id, "stop"), answer === "also" ? { after_epoch: true } : {}).catch(complain);
 }
 
 // -- dragging: by mouse, pen or finger --------------------------------------------------------------

@@ -1,10 +1,11 @@
 /** Memory as bars. Markup: <section data-resources> with a [data-gauge] for RAM and one for VRAM. */
 
-import { find, findAll, say } from "./dom.js";
+import { el, find, findAll, say } from "./dom.js";
 import { bytes, gigabytes } from "./format.js";
 
 const WARN_PERCENT = 75;
 const DANGER_PERCENT = 90;
+const MOST_HOLDERS = 3; // named one by one
 
 const section = find("[data-resources]");
 
@@ -57,5 +58,22 @@ function drawGpus(gpus, reason) {
     const gauge = gauges[i] ?? section.appendChild(gauges[0].cloneNode(true));
     const more = [gpu.name, heat(gpu)].filter(Boolean).join(" · ");
     fill(gauge, gpus.length > 1 ? `VRAM ${gpu.index}` : "VRAM", gpu, more);
+    drawHolders(gauge, gpu.processes ?? []);
+  }
+}
+
+/** Who holds the memory of a card; nothing where the driver does not tell. */
+function drawHolders(gauge, processes) {
+  const named = processes.map(({ name, pid, used, job }) => {
+    const who = job ? "the run" : `${name} (process ${pid})`;
+    return used ? `${who} ${gigabytes(used)} GB` : who;
+  });
+  const more = named.length > MOST_HOLDERS ? ` and ${named.length - MOST_HOLDERS} more` : "";
+  const text = named.length ? `Held by ${named.slice(0, MOST_HOLDERS).join(", ")}${more}` : "";
+  let line = find("[data-holders]", gauge);
+  if (!line && text) gauge.append((line = el("p", { className: "gauge-more quiet numbers", data: { holders: "" } })));
+  if (line) {
+    say(line, text);
+    line.hidden = !text;
   }
 }

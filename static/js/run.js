@@ -89,6 +89,7 @@ function draw() {
   drawTitle(job);
   drawStages(job);
   drawProgress(job);
+  drawLastEpoch(job);
   drawOutcome(job);
   const stop = find("[data-stop]", card);
   stop.hidden = ended(job);
@@ -289,24 +290,36 @@ function announce(job) {
 
 async function askToStop() {
   const job = followed;
-  const queued = job.state === "queued";
-  const yes =
-    queued ||
-    (await confirmed({
-      title: "Stop this training?",
-      text: "What was learned since the last saved checkpoint is lost. Checkpoints and samples stay.",
-      yes: "Stop training",
-      no: "Keep training",
-    }));
-  if (yes) await stop(job.id);
+  if (job.state === "queued") return stop(job.id);
+  const answer = await confirmed({
+    title: "Stop this training?",
+    text: "What was learned since the last saved checkpoint is lost. Checkpoints and samples stay.",
+    yes: "Stop training",
+    no: "Keep training",
+    also: job.kind === "train" && !job.after_epoch ? "Stop after this epoch" : "",
+  });
+  if (answer === "also") await stop(job.id, { after_epoch: true });
+  else if (answer) await stop(job.id);
 }
 
-async function stop(id) {
+async function stop(id, how = {}) {
   try {
-    takeJob(await post(at("jobs", id, "stop")));
+    takeJob(await post(at("jobs", id, "stop"), how));
   } catch (error) {
     complain(error);
   }
+}
+
+const lastEpoch = find("[data-last-epoch]", card);
+
+/** Say that the run will stop after an epoch, and let that be taken back. */
+function drawLastEpoch(job) {
+  const waits = Boolean(job.after_epoch && !job.stopping && !ended(job));
+  const had = lastEpoch.contains(document.activeElement);
+  lastEpoch.hidden = !waits;
+  if (had && !waits) find("[data-stop]", card).focus();
+  const which = job.last_epoch ? `epoch ${job.last_epoch}` : "this epoch";
+  say(find("span", lastEpoch), `Stops after ${which}, once its checkpoint and samples are saved.`);
 }
 
 function drawQueue() {
@@ -338,6 +351,7 @@ function queueRow(job, index) {
 export function startRun(only) {
   fixed = only;
   find("[data-stop]", card).addEventListener("click", askToStop);
+  find("button", lastEpoch).addEventListener("click", () => stop(followed.id, { after_epoch: false }));
   setInterval(tick, 1000);
   for (const type of ["project:opened", "project:read"]) {
     document.addEventListener(type, () => followed && drawOutcome(followed));

@@ -13,7 +13,8 @@ const TAIL_BYTES = 262_144; // of a long log, what is shown at first
 const RETRY_MS = [500, 1500, 3000, 15_000];
 
 /**
- * Events, each a CustomEvent with `detail`: log {job, text, skipped}, bar {job, text}, job (a job),
+ * Events, each a CustomEvent with `detail`: log {job, text, skipped, end} (bytes before it, when it is the first; byte
+   * after it), bar {job, text}, job (a job),
  * jobs (all of them, while polling), resources, samples {project, samples}, captions {project, captions, added,
  * removed} and looks {project} of the folder that is watched, and
  * state: "connecting" | "live" | "polling" | "offline" | "paused".
@@ -117,7 +118,7 @@ export class Stream extends EventTarget {
     const offset = Number(id.slice(id.lastIndexOf(":") + 1));
     if (piece.job === this.cursor.job && offset <= this.cursor.offset) return;
     this.cursor = { job: piece.job, offset };
-    this.tell("log", piece);
+    this.tell("log", { ...piece, end: offset });
   }
 
   // A browser would reconnect by itself, but not after a 503, and not with where we are by now.
@@ -177,7 +178,8 @@ export class Stream extends EventTarget {
     this.more = piece.offset > offset;
     if (!this.more) return;
     this.cursor = { job, offset: piece.offset };
-    this.tell("log", { job, text: piece.text, skipped: piece.skipped });
+    const skipped = offset ? 0 : piece.start;
+    this.tell("log", { job, text: piece.text, skipped, end: piece.offset });
     await this.pollLog(turn);
   }
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ground import (
     Bench,
     Row,
+    fill_log,
     floor_server,
     judge,
     median,
@@ -105,6 +107,9 @@ async () => {
 """
 
 
+LIT = "[...(CSS.highlights.get('found') ?? [])].map(String)"
+
+
 def rows(bench: Bench) -> Iterator[Row]:
     """All of it in one browser, each measurement in a fresh profile."""
     try:
@@ -121,6 +126,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         yield first_paint(browser, program)
         yield line_seen(browser, program)
         yield burst(bench, browser, program)
+        yield from long_log(browser, program)
         yield from thousand(browser, program)
         browser.close()
 
@@ -209,6 +215,54 @@ def burst(bench: Bench, browser, program) -> Row:
         judge(longest <= 50, right),
         {"tasks_ms": tasks, "gap_ms": max(gaps)},
     )
+
+
+def long_log(browser, program) -> Iterator[Row]:
+    """A log of 100 MB: scrolling up through it, and a search for a line in its middle."""
+    log = program.home / "output/bare/training_log_browser.log"
+    fill_log(log)
+    job = submit(program, "ticker.py", 10, 1, log=str(log))
+    until_ended(program, job.id)
+    with opened(browser, FREEZES) as page:
+        page.goto(f"{program.url}/?job={job.id}")
+        page.get_by_text("TRAINING COMPLETED!").wait_for()
+        page.wait_for_timeout(1000)
+        page.evaluate("tasks.length = gaps.length = 0")
+        page.locator("[data-log-pane]").hover()
+        for _ in range(150):
+            page.mouse.wheel(0, -2500)
+            page.wait_for_timeout(20)
+        tasks, gaps = page.evaluate("[tasks, gaps]")
+        blocks = page.locator(".log-block").count()
+        page.get_by_role("button", name="Search", exact=True).click()
+        began = time.monotonic()
+        page.get_by_role("searchbox", name="Search the log").fill("old 00800000")
+        wait_in(page, lambda: page.evaluate(LIT) == ["old 00800000"])
+        found = time.monotonic() - began
+    longest = f"{max(tasks):.0f} ms" if tasks else "none over 50 ms"
+    yield Row(
+        "browser: 100 MB log, scrolling up: longest task, gap between frames (p95), lines kept",
+        f"{longest}, {percentile(gaps, 0.95):.0f} ms, {blocks * 100}",
+        "50 ms, 50 ms",
+        "",
+        judge(max(tasks, default=0) <= 50 and percentile(gaps, 0.95) <= 50, blocks <= 500),
+        {"tasks": tasks, "gaps": gaps},
+    )
+    yield Row(
+        "browser: 100 MB log: a line in the middle found and lit up",
+        f"{found * 1000:.0f} ms",
+        "1 s",
+        "",
+        judge(found <= 1, True),
+        {"s": found},
+    )
+
+
+def wait_in(page, condition, seconds: float = 20) -> None:
+    """Wait for something in the page."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        page.wait_for_timeout(10)
 
 
 def thousand(browser, program) -> Iterator[Row]:

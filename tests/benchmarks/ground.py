@@ -127,6 +127,15 @@ def photo(seed: int) -> bytes:
 # -- jobs ------------------------------------------------------------------------------------------
 
 
+def fill_log(log: Path, lines: int = 1_600_000) -> None:
+    """Write a log of lines of 64 bytes, 100 MB."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        for start in range(0, lines, 10_000):
+            some = range(start, start + 10_000)
+            file.write("".join(f"old {n:08d} ".ljust(63, ".") + "\n" for n in some))
+
+
 def submit(program: Program, script: str, *arguments: object, **plan) -> Job:
     """Queue a run of one of our programs, as the web server would."""
     home = Home(program.home)

@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ground import MB, Bench, Peak, Row, judge, median, spread, submit, until_running
+from ground import MB, Bench, Peak, Row, fill_log, judge, median, spread, submit, until_running
 from stream import Viewers, heard
 from support import wait_until
 
-LINES = 1_600_000  # of 64 bytes
 OPENINGS, RETURNS, CUTS = 5, 8, 10
 
 
@@ -19,11 +18,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     """First text, then resuming at random offsets, then a stream cut again and again."""
     with bench.program() as program:
         log = program.home / "output/bare/training_log_long.log"
-        log.parent.mkdir(parents=True)
-        with log.open("w") as file:
-            for start in range(0, LINES, 10_000):
-                lines = range(start, start + 10_000)
-                file.write("".join(f"old {n:08d} ".ljust(63, ".") + "\n" for n in lines))
+        fill_log(log)
         job = submit(program, "long_log.py", log=str(log))
         until_running(program, job.id)
         memory = Peak(program.process.pid)

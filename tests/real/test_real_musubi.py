@@ -153,6 +153,22 @@ def test_stop_leaves_nothing_of_the_real_trainer(real):
     assert births.birth(record["child"]["pid"]) is None
 
 
+def test_a_stop_after_the_epoch_leaves_what_the_real_trainer_saved(real):
+    settings = {**SETTINGS, "epochs": 50}
+    job = real.post("/api/projects/ball/train", {"settings": settings})["id"]
+    wait_until(lambda: "epoch 2/50" in real.log(job), seconds=300, what="the second epoch")
+    real.post(f"/api/jobs/{job}/stop", {"after_epoch": True})
+    last = wait_until(lambda: real.get(f"/api/jobs/{job}")["last_epoch"], what="the last epoch")
+    ended = real.wait_for(job, seconds=120)
+    assert ended["reason"] == f"Stopped after epoch {last}, as asked."
+    (output,) = ended["outputs"]
+    assert output["name"] == f"real_ball-{last:06d}.safetensors"
+    with safe_open(output["path"], "numpy") as lora:
+        assert lora.metadata()["ss_epoch"] == str(last)
+    samples = real.get("/api/projects/ball/samples")["samples"]
+    assert max(sample["epoch"] for sample in samples) == last
+
+
 @pytest.fixture
 def full_card(monkeypatch):
     """The harness raises what CUDA raises when the card is full, at this step."""

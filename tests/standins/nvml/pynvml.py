@@ -1,6 +1,7 @@
-"""Passes for NVIDIA's library on a machine with one card; for PYTHONPATH.
+"""Passes for NVIDIA's library on a machine with one card or more; for PYTHONPATH.
 
-STAND_IN_CARD is its name, STAND_IN_VRAM_GB its memory, STAND_IN_USED_GB what others hold of it.
+STAND_IN_CARDS is how many, STAND_IN_CARD their name, STAND_IN_VRAM_GB their memory,
+STAND_IN_USED_GB what others hold of it, the first of them process STAND_IN_PID.
 """
 
 import os
@@ -23,7 +24,7 @@ def nvmlShutdown():
 
 
 def nvmlDeviceGetCount():
-    return 1
+    return int(os.environ.get("STAND_IN_CARDS", "1"))
 
 
 def nvmlDeviceGetHandleByIndex(index):
@@ -50,4 +51,5 @@ def nvmlDeviceGetPowerUsage(handle):
 
 def nvmlDeviceGetComputeRunningProcesses(handle):
     used = float(os.environ.get("STAND_IN_USED_GB", "0.5"))
-    return [SimpleNamespace(pid=os.getpid(), usedGpuMemory=int(used * GB))] if used > 1 else []
+    pid = int(os.environ.get("STAND_IN_PID") or os.getpid())
+    return [SimpleNamespace(pid=pid, usedGpuMemory=int(used * GB))] if used > 1 else []
