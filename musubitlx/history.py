@@ -27,19 +27,20 @@ TRAINING = "train"  # the stage whose steps and loss are those of the run
 
 
 def row(job: Job, note: str = "") -> dict:
-    """A run as the list of all shows it; what is not known is None."""
+    """A run as the list of all shows it; of its progress what is not known is left out.
+
+    `training` says that the progress is that of training, not of a caching stage.
+    """
     told = job.as_dict()
     given = settings_of(job)
     names = ("id", "kind", "queue", "project", "title", "practice", "state", "stopping", "reason")
     names += ("created", "started", "ended", "stage", "after_epoch")
-    training = (told["stage"] or {}).get("name") == TRAINING
-    known = {name: told["progress"].get(name) for name in ("step", "total", "epoch", "epochs")}
-    known |= {name: told["progress"].get(name) for name in ("loss", "seconds_per_step", "eta_s")}
+    known = {name: value for name, value in told["progress"].items() if value is not None}
     return {
         **{name: told[name] for name in names},
         "name": given.get("output_name") or told["title"],
         "progress": known,
-        "trained": known if training else dict.fromkeys(known),
+        "training": (told["stage"] or {}).get("name") == TRAINING,
         "images": len(images_of(job)),
         "settings": {name: given[name] for name in KEY_SETTINGS if name in given},
         "note": note[:NOTE_LENGTH],

@@ -20,7 +20,7 @@ def test_a_row_says_what_the_list_shows(home):
     record(home, 1, lora_rank=8, note="Best so far", loss=0.07, recipe="person")
     row = history.History(Jobs(home)).look()["runs"][0]
     assert (row["name"], row["project"], row["state"]) == ("ball 1", "ball", "succeeded")
-    assert (row["trained"]["step"], row["trained"]["loss"], row["images"]) == (100, 0.07, 2)
+    assert (row["progress"]["step"], row["progress"]["loss"], row["images"]) == (100, 0.07, 2)
     assert (row["settings"]["lora_rank"], row["settings"]["recipe"]) == (8, "person")
     assert row["note"] == "Best so far"
     assert "prompt" not in row["settings"] and "stages" not in row
@@ -32,7 +32,7 @@ def test_steps_of_caching_are_not_told_as_those_of_training(home):
     stage = {"index": 1, "count": 3, "name": "latents", "title": "Caching latents"}
     write_json(path, {**json.loads(path.read_text()), "stage": stage})
     row = history.row(Jobs(home).get(job))
-    assert row["trained"]["step"] is None and row["progress"]["step"] == 40
+    assert not row["training"] and row["progress"]["step"] == 40
 
 
 @pytest.mark.parametrize(

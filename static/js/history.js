@@ -4,7 +4,7 @@ import { at, post, remove } from "./api.js";
 import { complain, confirmed, toast } from "./dialogs.js";
 import { debounced, el, find, findAll, icon, say } from "./dom.js";
 import { STATES, count, loss, when } from "./format.js";
-import { DELETION, keySettings, pageOf, seconds, settingsText, spoken, stateTag, took } from "./runwords.js";
+import { DELETION, keySettings, pageOf, seconds, settingsText, spoken, stateTag, took, trained } from "./runwords.js";
 import { ended } from "./stream.js";
 
 const PAGE = 100; // rows that are drawn at first, and more each time the end comes into view
@@ -31,8 +31,8 @@ const KEYS = {
   state: (run) => STATES[run.state],
   started: (run) => run.started ?? run.created,
   took: seconds,
-  steps: (run) => run.trained.step,
-  loss: (run) => run.trained.loss,
+  steps: (run) => trained(run).step ?? null,
+  loss: (run) => trained(run).loss ?? null,
 };
 
 /** What of a run is searched: all that its row says. */
@@ -153,7 +153,7 @@ function cell(label, content, className = "") {
 }
 
 function rowOf(run) {
-  const { step, total, loss: value } = run.trained;
+  const { step, total, loss: value } = trained(run);
   return el(
     "tr",
     { data: { run: run.id } },

@@ -100,7 +100,7 @@ function drawProgress(run) {
   else bar.removeAttribute("value");
   const parts = [
     run.stage ? `${run.stage.index} of ${run.stage.count}: ${run.stage.title}` : "Starting",
-    total && `${run.trained.total ? "step" : ""} ${step ?? 0} / ${total}`.trim(),
+    total && `${run.training ? "step" : ""} ${step ?? 0} / ${total}`.trim(),
     epochs && `epoch ${epoch} / ${epochs}`,
     value !== null && value !== undefined && `loss ${loss(value)}`,
     run.after_epoch && "stops after this epoch",

@@ -14,6 +14,9 @@ export const stateTag = (run) =>
 /** Seconds a run took, or takes so far; null for one that never began. */
 export const seconds = (run) => (run.started ? (run.ended ?? Date.now() / 1000) - run.started : null);
 
+/** Steps, epochs and loss of the training; empty for a run that did not come so far. */
+export const trained = (run) => (run.training ? run.progress : {});
+
 /** How long it took, as text. */
 export const took = (run) => duration(seconds(run));
 
