@@ -34,7 +34,7 @@ LOG_BYTES = 5_000_000
 METRICS_BYTES = 5_000_000
 PACKAGES = ("flask", "werkzeug", "gevent", "waitress", "pillow", "numpy", "psutil", "pyyaml")
 PACKAGES += ("nvidia-ml-py", "pillow-heif", "safetensors")
-SHORTEST_CAPTION = 4  # characters; a shorter one is no secret, and would be found everywhere
+SHORTEST_SECRET = 4  # characters; a shorter one would be found everywhere
 COMMON = {"root", "user", "admin", "localhost"}  # names that name nobody
 
 REMOVED = "[removed]"
@@ -185,10 +185,10 @@ class Scrub:
     """Takes secrets, captions, names of images and of people, and absolute homes out of texts."""
 
     def __init__(self, job: Job, home: Home, secrets: Iterable[str] = ()):
-        hidden = {text for text in (*secrets, *_secrets_of(job)) if len(text) >= SHORTEST_CAPTION}
+        hidden = {text for text in (*secrets, *_secrets_of(job)) if len(text) >= SHORTEST_SECRET}
         pairs = [(text, REMOVED) for text in hidden]
-        captions = set(history.captions_of(job).values())
-        pairs += [(text, "[caption]") for text in captions if len(text) >= SHORTEST_CAPTION]
+        captions = set(history.captions_of(job).values())  # a bare word could be any in the log
+        pairs += [(text, "[caption]") for text in captions if len(text.split()) > 1]
         pairs += _image_names(job)
         pairs = sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
         self._pairs = [*pairs, *_folders(home)]

@@ -101,7 +101,8 @@ def test_secrets_given_to_the_trainer_are_taken_out_everywhere(home):
 
 def test_captions_and_names_of_images_are_taken_out_of_the_log(home):
     names = ["Anna 1.jpg", "Anna 12.jpg"]
-    job = record(home, 1, images=names, captions={"Anna 1.jpg": "ohwx, Anna smiling"})
+    captions = {"Anna 1.jpg": "ohwx, Anna smiling", "Anna 12.jpg": "size"}
+    job = record(home, 1, images=names, captions=captions)
     text = "Anna 12.jpg has another size.\nprompt: ohwx, Anna smiling\nAnna 1.txt\n"
     log_of(home, job, text)
     assert made(home, job)["training.log"] == (
