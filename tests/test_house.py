@@ -20,13 +20,29 @@ MODULES = {
 # A module imports from its own row's left and from the rows below it, never from above.
 LAYERS = (
     ("webgui", "musubitlx.runner", "musubitlx.inspector", "musubitlx.read_options"),
-    ("musubitlx.bootstrap", "musubitlx.serving", "musubitlx.events", "musubitlx.checks"),
+    (
+        "musubitlx.bootstrap",
+        "musubitlx.serving",
+        "musubitlx.checks",
+        "musubitlx.history",
+        "musubitlx.events",
+        "musubitlx.board",
+        "musubitlx.comparison",
+        "musubitlx.report",
+        "musubitlx.queues",
+    ),
     ("musubitlx.commands", "musubitlx.surroundings"),
     ("musubitlx.remedies",),
     ("musubitlx.estimate", "musubitlx.caches", "musubitlx.recipes"),
     ("musubitlx.origins", "musubitlx.samples", "musubitlx.modelcard", "musubitlx.outputs"),
     ("musubitlx.access", "musubitlx.configs", "musubitlx.jobs", "musubitlx.measured"),
-    ("musubitlx.health", "musubitlx.uploads", "musubitlx.edits", "musubitlx.trash"),
+    (
+        "musubitlx.health",
+        "musubitlx.uploads",
+        "musubitlx.edits",
+        "musubitlx.trash",
+        "musubitlx.notes",
+    ),
     (
         "musubitlx.projects",
         "musubitlx.looks",
