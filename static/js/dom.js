@@ -44,6 +44,18 @@ export function icon(name) {
  */
 export const announce = (type, detail = {}) => document.dispatchEvent(new CustomEvent(type, { detail }));
 
+const styles = new Map(); // name -> promise
+
+/** Load a style sheet of what is used on demand, once; resolves when it applies, or could not be had. */
+export function needStyle(name) {
+  if (!styles.has(name)) {
+    const link = el("link", { rel: "stylesheet", href: `/static/css/${name}` });
+    styles.set(name, new Promise((done) => ["load", "error"].forEach((type) => link.addEventListener(type, done))));
+    document.head.append(link);
+  }
+  return styles.get(name);
+}
+
 /** Set a text only when it differs, so that nothing is laid out or read aloud for nothing. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
