@@ -22,8 +22,10 @@ export async function explain(notice, job) {
   remedy.after(...[fix && wayOut(job, fix), lines.length ? telling(lines) : null].filter(Boolean));
 }
 
+/** The lines as they stand in the log, the last of them, the error itself, whole. */
 function telling(lines) {
-  const text = el("pre", { tabIndex: 0, "aria-label": "From the log", role: "region", textContent: lines.join("\n") });
+  const rows = lines.map((line) => el("span", { textContent: line }));
+  const text = el("pre", { tabIndex: 0, "aria-label": "From the log", role: "region" }, ...rows);
   return el("div", { className: "telling" }, el("p", { className: "small quiet", textContent: "From the log" }), text);
 }
 
@@ -32,7 +34,11 @@ function wayOut(job, fix) {
   const row = el("div", { className: "row way-out" }, main);
   watch(main, () => take(job, fix));
   if (fix.starts) {
-    const only = el("button", { type: "button", className: "button", textContent: "Only fill the form" });
+    const only = el("button", {
+      type: "button",
+      className: "button button-small button-bare",
+      textContent: "Only fill the form",
+    });
     watch(only, () => take(job, { ...fix, starts: false }));
     row.append(only);
   }
