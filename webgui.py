@@ -51,10 +51,12 @@ from musubitlx import (
     models,
     musubi,
     notify,
+    outputs,
     presets,
     projects,
     recipes,
     resources,
+    samples,
     serving,
     settings,
     trash,
@@ -777,9 +779,59 @@ def undo_captions(name: str):
 
 @routes.get("/api/projects/<name>/samples")
 def show_samples(name: str):
-    """The sample images."""
-    project = open_project(name)
-    return {"samples": [describe_sample(project, sample) for sample in project.samples()]}
+    """The sample images, the runs of the folder, how many LoRA files it holds and the best one."""
+    project, jobs = open_project(name), house.jobs.all()
+    drawn = house.server.offload(samples.listed, project, jobs)
+    return {
+        "samples": [describe_sample(project, sample) for sample in drawn],
+        "runs": samples.runs(project, jobs),
+        "loras": len(project.outputs()),
+        "best": house.server.offload(outputs.best_of, project),
+    }
+
+
+@routes.get("/api/projects/<name>/samples.zip")
+def download_samples(name: str):
+    """The samples of a run (`?run=`), or all, in one file that is made while it is sent."""
+    project, run = open_project(name), request.args.get("run")
+    found = samples.chosen(samples.listed(project, house.jobs.all()), run)
+    response = Response(samples.zipped(project, found), mimetype="application/zip")
+    title = f"{project.name} samples.zip"
+    response.headers.set("Content-Disposition", "attachment", filename=title)
+    return response
+
+
+@routes.get("/api/projects/<name>/outputs")
+def show_outputs(name: str):
+    """The LoRA files with epoch, loss and samples, the runs that made them, the model cards."""
+    project, jobs = open_project(name), house.jobs.all()
+    told = house.server.offload(outputs.listed, project, jobs)
+    for file in told["files"]:
+        file["url"] = path_of("api", "projects", project.name, "files", file["name"])
+    return told
+
+
+@routes.post("/api/projects/<name>/outputs/<file>/best")
+def mark_best(name: str, file: str):
+    """Note a LoRA file as the best one of its folder, or (`best` false) not any more."""
+    best = json_body().get("best", True)
+    if not isinstance(best, bool):
+        raise Invalid("`best` is true or false.", field="best")
+    house.server.offload(partial(outputs.mark_best, open_project(name), file, best=best))
+    return {"best": file if best else None}
+
+
+@routes.delete("/api/projects/<name>/outputs/<file>")
+def remove_output(name: str, file: str):
+    """Move a LoRA file into the trash, unless a run needs it."""
+    project, jobs = open_project(name), house.jobs.all()
+    return {"removed": file, "undo": house.server.offload(outputs.remove, project, file, jobs)}
+
+
+@routes.post("/api/projects/<name>/outputs/restore/<key>")
+def restore_output(name: str, key: str):
+    """Bring back a LoRA file that was removed."""
+    return {"restored": house.server.offload(outputs.restore, open_project(name), key)}
 
 
 @routes.get("/api/projects/<name>/files/<file>")
@@ -1131,7 +1183,8 @@ def describe_file(project: Project, path: Path) -> dict:
 def describe_sample(project: Project, sample: dict) -> dict:
     """One sample image with its addresses."""
     url = path_of("api", "projects", project.name, "files", sample["name"])
-    return {**sample, "url": url, "thumb": f"{url}?thumb=1"}
+    version = f"v={round(sample['modified'] * 1000):x}"
+    return {**sample, "url": f"{url}?{version}", "thumb": f"{url}?thumb=1&{version}"}
 
 
 def describe_job(job: Job) -> dict:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from musubitlx import samples
 from musubitlx.bell import Bell
 from musubitlx.errors import UserError
 from musubitlx.home import Home
@@ -330,7 +331,8 @@ class View:
             stamp = (self._job.project, (project.path / "sample").stat().st_mtime_ns)
             if stamp != self._samples_stamp:
                 self._samples_stamp = stamp
-                keys = {(project.name, sample["name"]): sample for sample in project.samples()}
+                drawn = samples.listed(project, self._feed.all_jobs())
+                keys = {(project.name, sample["name"]): sample for sample in drawn}
                 new = [keys[key] for key in keys if key not in self._told_samples]
                 self._told_samples |= set(keys)
                 if new:

@@ -321,18 +321,35 @@ def _post(target: Target, message: Message) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         raise _refusal(target, error.code) from None
-    except TimeoutError:
-        problem = f"did not answer within {TIMEOUT_S:g} s"
     except urllib.error.URLError as error:
-        late = isinstance(error.reason, TimeoutError)
-        problem = f"did not answer within {TIMEOUT_S:g} s" if late else "could not be reached"
-    except (OSError, http.client.HTTPException, ValueError):
-        problem = "broke the connection off"
+        problem = _trouble(error.reason)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        problem = _trouble(error)
     raise Undelivered(
         f"{target.where} {problem}.",
         again=True,
         hint="Does this machine reach it, and is the address right?",
     ) from None
+
+
+def _trouble(reason: object) -> str:
+    """Why no answer came, as the end of a sentence; the words of the error could be anything."""
+    import socket
+    import ssl
+
+    if isinstance(reason, TimeoutError):
+        return f"did not answer within {TIMEOUT_S:g} s"
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return "has a certificate this machine does not trust"
+    if isinstance(reason, ssl.SSLError):
+        return "does not speak https as it should"
+    if isinstance(reason, socket.gaierror):
+        return "is a name this machine can't find"
+    if isinstance(reason, (ConnectionResetError, BrokenPipeError)) or not isinstance(
+        reason, OSError
+    ):
+        return "broke the connection off"
+    return "could not be reached"
 
 
 def _without_login(url: str) -> tuple[str, dict[str, str]]:
@@ -367,7 +384,7 @@ def tell(home: Home, job: dict) -> threading.Thread | None:
         target = read(home)
     except Exception:  # a file written by hand ends no run
         return None
-    if target is None:
+    if target is None or job["state"] not in TITLES:  # its record was deleted meanwhile
         return None
     thread = threading.Thread(target=_tell, args=(home, target, job), daemon=True)
     thread.start()

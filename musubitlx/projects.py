@@ -26,6 +26,7 @@ SAMPLE = re.compile(
     r"(?:(?P<name>.+)_)?(?:e(?P<epoch>\d{6})|(?P<step>\d{6,}))_(?P<prompt>\d+)_(?P<time>\d{14})"
     r"(?:_(?P<seed>\d+))?_\d{3}\.png"
 )
+CARD = re.compile(r"LORA_README(?:\.[^/\\]+)?\.md")
 
 _naming = threading.RLock()  # one name is given at a time
 
@@ -217,41 +218,10 @@ class Project:
                     files[path] = path.stat().st_mtime_ns
         return sorted(files, key=files.get, reverse=True)
 
-    def samples(self) -> list[dict]:
-        """The sample images, oldest first, each with prompt, epoch or step, and seed."""
-        prompts = self._sample_prompts()
-        found = []
-        for path in (self.path / "sample").glob("*.png"):
-            if match := SAMPLE.fullmatch(path.name):
-                with suppress(FileNotFoundError):
-                    found.append(self._sample(path, match, prompts))
-        return sorted(found, key=lambda sample: (sample["modified"], sample["name"]))
-
-    def _sample(self, path: Path, match: re.Match, prompts: list[str]) -> dict:
-        number = int(match["prompt"])
-        return {
-            "name": path.name,
-            "lora": match["name"],
-            "prompt": prompts[number] if number < len(prompts) else None,
-            "prompt_number": number,
-            "epoch": int(match["epoch"]) if match["epoch"] else None,
-            "step": int(match["step"]) if match["step"] else None,
-            "seed": int(match["seed"]) if match["seed"] else None,
-            "modified": path.stat().st_mtime,
-        }
-
-    def _sample_prompts(self) -> list[str]:
-        """The prompts of the last run, without their options."""
-        try:
-            text = (self.path / "sample_prompts.txt").read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            return []
-        return [line.split(" --")[0] for line in text.splitlines() if line.strip()]
-
     def result(self, name: str) -> Path:
-        """A LoRA, log or sample to download; NotFound for anything else in the folder."""
+        """A LoRA, its card, a log or a sample to download; NotFound for anything else."""
         lora = name.endswith(".safetensors") and not CACHE.fullmatch(name)
-        if lora or re.fullmatch(r"training_log_.+\.log", name):
+        if lora or CARD.fullmatch(name) or re.fullmatch(r"training_log_.+\.log", name):
             path = self.file(name)
         elif SAMPLE.fullmatch(name):
             path = child(self.path / "sample", name)

@@ -29,29 +29,35 @@ def ram(cgroup_root: Path = CGROUP_ROOT, own_cgroups: Path = OWN_CGROUPS) -> dic
     container's (control group's) limit takes the place of the machine's when it is the
     lower one.
     """
+    return min(memories(cgroup_root, own_cgroups), key=lambda memory: memory["total"])
+
+
+def fullest_ram(cgroup_root: Path = CGROUP_ROOT, own_cgroups: Path = OWN_CGROUPS) -> dict:
+    """Like `ram`, of the machine and all groups round us the one nearest to its limit.
+
+    That is where the kernel kills first: a small container in a full machine is in danger, too.
+    """
+    return max(memories(cgroup_root, own_cgroups), key=lambda memory: memory["percent"])
+
+
+def memories(cgroup_root: Path, own_cgroups: Path) -> list[dict]:
+    """The machine's memory, then that of each control group with a lower limit."""
     import psutil  # 30 ms
 
     machine = psutil.virtual_memory()
-    total, used, limit = machine.total, machine.total - machine.available, "machine"
-    container = container_memory(cgroup_root, own_cgroups)
-    if container and container[1] < total:
-        used, total, limit = *container, "container"
-    return {"used": used, "total": total, "percent": percent(used, total), "limit": limit}
+    found = [(machine.total - machine.available, machine.total, "machine")]
+    for group in memory_groups(cgroup_root, own_cgroups):
+        if (memory := read(group)) and memory[1] < machine.total:
+            found.append((*memory, "container"))
+    return [
+        {"used": used, "total": total, "percent": percent(used, total), "limit": limit}
+        for used, total, limit in found
+    ]
 
 
 def percent(used: int, total: int) -> float:
     """Return used of total in percent, 0 where the total is unknown."""
     return round(100 * used / total, 1) if total else 0.0
-
-
-def container_memory(cgroup_root: Path, own_cgroups: Path) -> tuple[int, int] | None:
-    """Return (used, limit) of the group with the lowest limit, None if none has one.
-
-    The groups are the one this process is in and all round it up to the root: the
-    kernel kills where the first of them is full.
-    """
-    found = [memory for group in memory_groups(cgroup_root, own_cgroups) if (memory := read(group))]
-    return min(found, key=lambda memory: memory[1], default=None)
 
 
 def memory_groups(cgroup_root: Path, own_cgroups: Path) -> Iterator[Path]:

@@ -28,6 +28,7 @@ from musubitlx import (
     jobs,
     measured,
     metrics,
+    modelcard,
     notify,
     options,
     processes,
@@ -48,6 +49,8 @@ LOOK_S = 0.1  # how often a stop request is looked for
 STATUS_S = 0.2  # how often the status is written at most
 SEEN_S = 10.0  # how often it is written at least
 RAM_S = 1.0  # how often RAM is looked at
+RAM_NEAR_S = 0.25  # the same, where it is nearly full: a model that loads takes gigabytes a second
+RAM_NEAR_PERCENT = 10.0  # below the limit
 NAN_STEPS = 3  # so many in a row whose loss is no number are no accident
 PATIENCE_S = 10.0  # what a stopped trainer gets before it is killed
 WORKERS_S = 1.0  # what data-loader workers get once their trainer has ended
@@ -57,6 +60,13 @@ PIECE_BYTES = 65_536  # folded at once; then whoever looks at the progress has i
 BATCH_S = 0.002  # output that comes faster is read in larger blocks, and rung for once
 
 START_ANEW = "Start a new run: it takes the images as they are then."
+
+RAM_HINTS = {  # by stage; what was cached is kept
+    "latents": "Close other programs and start again: it goes on where it was.",
+    "text_encoder": "Close other programs and start again: the text encoder passes through main "
+    "memory as it is loaded, some 17 GB.",
+    "train": "Close other programs, or choose a profile that swaps fewer blocks to RAM.",
+}
 
 WORK = {"train": "TRAINING", "caption": "CAPTIONING", "download": "DOWNLOAD"}
 
@@ -173,10 +183,11 @@ class Execution:
         self._asked_to_end = ended  # the runner itself was told to end
         self._ringer = Ringer(home)
         self._poller = resources.Poller(home.output)
-        self._written_at = self._ram_at = 0.0
+        self._written_at = self._ram_at = self._ram_percent = 0.0
         self._high_ram = 0
         self._nan_told = False  # in the log
         self._disk_is_full = False
+        self._card: str | None = None  # what the log says of the model card
         self._there: dict[str, tuple | None] = {}  # results of an earlier run, as they were
         self.log: LogFile | None = None
         self.status: dict = {
@@ -230,6 +241,8 @@ class Execution:
 
     def _finish(self, end: End) -> None:
         results = [p for p, old in self._there.items() if stamp_of(Path(p)) not in (None, old)]
+        if end.state == SUCCEEDED and self.job.kind == "train":
+            self._write_card()
         self._last_words(end)
         self.status |= {
             "state": end.state,
@@ -279,6 +292,18 @@ class Execution:
             )
         return None
 
+    def _write_card(self) -> None:
+        """Write the model card; whatever is wrong with it, the run has succeeded."""
+        job, project = Job(self.job.folder), Project(self.home, self.job.project)
+        progress = self.status["progress"]
+        try:
+            path = modelcard.write(project, job, progress=progress, ended=time.time())
+        except Exception as error:
+            self._card = f"The model card could not be written: {error}"
+            sys.excepthook(*sys.exc_info())
+            return
+        self._card = f"Model card: {path}" if path else "The model card was edited: it stays."
+
     def _note_figures(self) -> None:
         """Keep what the run took, for the estimates of later ones; a stopped run tells it too."""
         load = self.job.record.get("load")
@@ -297,6 +322,8 @@ class Execution:
             say(f"{work} COMPLETED!")
             for path in self.job.results:
                 say(f"LoRA: {path}" if path.endswith(".safetensors") else path)
+            if self._card:
+                say(self._card)
         elif end.state == STOPPED:
             say(f"{work} STOPPED. {end.reason}")
         elif end.exit_code is None:
@@ -489,20 +516,31 @@ class Execution:
 
     def _check_ram(self) -> None:
         """Abort above the limit, seen twice in a row: the system would kill without a word."""
-        if time.monotonic() - self._ram_at < RAM_S:
+        near = self._ram_percent > RAM_LIMIT_PERCENT - RAM_NEAR_PERCENT
+        if time.monotonic() - self._ram_at < (RAM_NEAR_S if near else RAM_S):
             return
         self._ram_at = time.monotonic()
-        percent = resources.ram()["percent"]
-        self._high_ram = self._high_ram + 1 if percent > RAM_LIMIT_PERCENT else 0
+        memory = resources.fullest_ram()
+        self._ram_percent = memory["percent"]
+        self._high_ram = self._high_ram + 1 if self._ram_percent > RAM_LIMIT_PERCENT else 0
         if self._high_ram >= 2:
-            reason = (
-                f"Main memory was {percent:.0f} % full (the limit is {RAM_LIMIT_PERCENT:g} %), "
-                "so the run was aborted before the system froze."
-            )
-            hint = "Close other programs, or choose a profile that swaps fewer blocks to RAM."
-            lines = diagnose.last_lines(read_tail(self.log.path))
-            found = Diagnosis("ram_full", reason, hint, "", lines=lines)
-            raise End(FAILED, reason, hint=hint, diagnosis=found)
+            raise self._out_of_ram(memory)
+
+    def _out_of_ram(self, memory: dict) -> End:
+        """What a run says that would have filled the memory: where it was, and what helps there."""
+        stage = self.status["stage"] or {"name": "", "title": "the run"}
+        contained = memory["limit"] == "container"
+        whose = "The container's memory" if contained else "Main memory"
+        more = " Or give the container more memory." if contained else ""
+        reason = (
+            f"{whose} was {memory['percent']:.0f} % full ({memory['used'] / 1e9:.1f} of "
+            f"{memory['total'] / 1e9:.1f} GB, the limit is {RAM_LIMIT_PERCENT:g} %) during "
+            f"“{stage['title']}”, so the run was aborted before the system killed it."
+        )
+        hint = RAM_HINTS.get(stage["name"], RAM_HINTS["latents"]) + more
+        lines = diagnose.last_lines(read_tail(self.log.path))
+        found = Diagnosis("ram_full", reason, hint, "", lines=lines)
+        return End(FAILED, reason, hint=hint, diagnosis=found)
 
     def _keep_progress(self, output: Output, *, all_of_it: bool = False) -> None:
         with output.lock:

@@ -1,4 +1,4 @@
-"""The trash of an output folder: removed images wait there, so that a removal can be undone."""
+"""The trash of an output folder: what was removed waits there, so that it can be brought back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from musubitlx.errors import NotFound, UserError, disk_error
 from musubitlx.home import Home
-from musubitlx.projects import Image, Project
+from musubitlx.projects import READABLE, Image, Project
 
 KEEP_S = 600.0  # the page offers the undo for 10 s; a slow phone or a second page may come later
 
@@ -54,7 +54,7 @@ def restore(project: Project, key: str) -> list[Image]:
     try:
         with project.naming:
             for path in sorted(folder.iterdir()):
-                if path.suffix.lower() != ".txt":
+                if path.suffix.lower() in READABLE:
                     stored = project.place(path, path.stem, path.suffix)
                     caption = stored.with_suffix(".txt")
                     if not caption.exists():  # one that was written meanwhile stays
@@ -68,6 +68,46 @@ def restore(project: Project, key: str) -> list[Image]:
         raise NotFound("It is back already, or gone for good.")
     shutil.rmtree(folder, ignore_errors=True)
     return restored
+
+
+def throw_away_file(project: Project, path: Path) -> str:
+    """Move a LoRA file of the folder into the trash; returns the key that brings it back."""
+    key = uuid.uuid4().hex
+    folder = _folder(project, key)
+    try:
+        folder.mkdir(parents=True)
+        path.replace(folder / path.name)
+    except FileNotFoundError:
+        folder.rmdir()
+        raise NotFound("It is not there any more.") from None
+    except OSError as error:
+        raise disk_error(error) from error
+    return key
+
+
+def restore_file(project: Project, key: str) -> Path:
+    """Bring a LoRA file back; NotFound when it is gone for good.
+
+    Where another one has its name by now, it comes back beside it, as `<name>-restored`.
+    """
+    folder = _folder(project, key)
+    found = folder.glob("*.safetensors") if re.fullmatch("[0-9a-f]{32}", key) else ()
+    path = next(iter(found), None)
+    if path is None:
+        raise NotFound("What was removed is gone for good by now.")
+    target, number = project.path / path.name, 1
+    try:
+        with project.naming:
+            while target.exists():
+                suffix = "-restored" if number == 1 else f"-restored-{number}"
+                target, number = project.path / f"{path.stem}{suffix}.safetensors", number + 1
+            path.replace(target)
+    except FileNotFoundError:
+        raise NotFound("It is back already.") from None
+    except OSError as error:
+        raise disk_error(error) from error
+    shutil.rmtree(folder, ignore_errors=True)
+    return target
 
 
 def empty(home: Home, older_than_s: float = KEEP_S) -> None:

@@ -24,6 +24,7 @@ LAYERS = (
     ("musubitlx.commands", "musubitlx.surroundings"),
     ("musubitlx.remedies",),
     ("musubitlx.estimate", "musubitlx.caches", "musubitlx.recipes"),
+    ("musubitlx.origins", "musubitlx.samples", "musubitlx.modelcard", "musubitlx.outputs"),
     ("musubitlx.access", "musubitlx.configs", "musubitlx.jobs", "musubitlx.measured"),
     ("musubitlx.health", "musubitlx.uploads", "musubitlx.edits", "musubitlx.trash"),
     (

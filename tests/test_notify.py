@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -194,6 +196,40 @@ def test_nobody_listening_is_told_without_the_address(service):
     assert SECRET not in f"{told.value!r} {told.value.hint}"
 
 
+def test_what_stands_in_the_way_is_told_apart(service):
+    server = service()
+    cases = {
+        server.url.replace("http:", "https:"): "does not speak https as it should",
+        f"http://nobody.invalid/{SECRET}": "is a name this machine can't find",
+    }
+    for url, problem in cases.items():
+        with pytest.raises(notify.Undelivered) as told:
+            notify.send(notify.checked("json", url), notify.trial())
+        assert problem in str(told.value) and SECRET not in f"{told.value!r}"
+
+
+def test_one_who_breaks_off_is_told(service):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=break_off, args=(listening,), daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/{SECRET}"
+        with pytest.raises(notify.Undelivered, match="broke the connection off"):
+            notify.send(notify.checked("json", url), notify.trial())
+
+
+def break_off(listening: socket.socket) -> None:
+    """Take each connection, read a little, close it without an answer."""
+    with suppress(OSError):
+        while True:
+            connection, _ = listening.accept()
+            connection.recv(10)
+            connection.close()
+
+
+def test_a_record_deleted_meanwhile_tells_of_nothing(home, service):
+    notify.save(home, "json", service().url)
+    assert notify.tell(home, {**ENDED, "state": "queued"}) is None
+
+
 def test_one_who_does_not_answer_is_not_waited_for(service, monkeypatch):
     monkeypatch.setattr(notify, "TIMEOUT_S", 0.2)
     server, began = service(delay_s=3.0), time.monotonic()
@@ -340,6 +376,17 @@ def test_a_test_goes_to_the_address_in_the_form_or_to_the_kept_one(ball, service
     assert ball.post("/api/notify/test", {"kind": "json"})["sent"] == "127.0.0.1"
     assert json.loads(ball.service.got[0]["body"])["event"] == "test"
     assert SECRET not in json.dumps(ball.get("/api/notify"))
+
+
+def test_the_address_is_no_configuration_that_could_be_loaded(ball):
+    names = [one["name"] for one in ball.get("/api/configs")["configs"]]
+    assert "notify" not in names
+    for method in ("GET", "DELETE"):
+        answer = ball.call(method, "/api/config?name=notify")
+        assert answer.status_code == 422 and SECRET not in answer.text
+    given = {"new_name": "Notify", "settings": SMALL}
+    assert ball.call("PUT", "/api/config", json=given).status_code == 422
+    assert ball.get("/api/notify")["kind"] == "json"
 
 
 def test_a_test_that_fails_says_why(ball, service):

@@ -21,7 +21,7 @@ from musubitlx.projects import CACHE, Project
 def test_naming_a_folder_makes_nothing_and_making_it_is_told(home):
     one = Project(home, "new")
     assert not one.exists
-    assert one.images() == one.outputs() == one.samples() == []
+    assert one.images() == one.outputs() == []
     assert not one.path.exists()
     assert one.make()
     assert not one.make()
@@ -98,51 +98,11 @@ def test_outputs_are_the_loras_newest_first_without_caches(project):
     ]
 
 
-SAMPLES = {
-    "ball_e000000_00_20260101120000_42_000.png": (0, None, 42, "ohwx on a table"),
-    "ball_e000001_01_20260101120001_000.png": (1, None, None, "ohwx at night"),
-    "ball_000003_00_20260101120002_7_000.png": (None, 3, 7, "ohwx on a table"),
-    "my_e000009_lora_1234567_05_20260101120003_4294967295_000.png": (
-        None,
-        1234567,
-        4294967295,
-        None,
-    ),
-    "e000002_00_20260101120004_42_000.png": (2, None, 42, "ohwx on a table"),
-}
-
-
-def test_a_sample_tells_its_prompt_epoch_step_and_seed(project):
-    (project.path / "sample").mkdir()
-    (project.path / "sample_prompts.txt").write_text(
-        "ohwx on a table --w 256 --d 42\nohwx at night --n blurry -- x\n", encoding="utf-8"
-    )
-    for age, name in enumerate(SAMPLES):
-        (project.path / "sample" / name).write_bytes(PNG)
-        os.utime(project.path / "sample" / name, (1000 + age, 1000 + age))
-    for name in ("other.png", "ball_e1_00_20260101120000_000.png", "ball.jpg"):
-        (project.path / "sample" / name).write_bytes(PNG)
-    found = project.samples()
-    assert [one["name"] for one in found] == list(SAMPLES)
-    for one in found:
-        told = (one["epoch"], one["step"], one["seed"], one["prompt"])
-        assert told == SAMPLES[one["name"]]
-    assert [one["lora"] for one in found] == ["ball", "ball", "ball", "my_e000009_lora", None]
-    assert project.sample_thumb(found[0]["name"]).is_file()
-
-
-def test_samples_without_their_prompt_file_have_no_prompt(project):
-    (project.path / "sample").mkdir()
-    (project.path / "sample" / next(iter(SAMPLES))).write_bytes(PNG)
-    assert project.samples()[0]["prompt"] is None
-    (project.path / "sample_prompts.txt").write_bytes(b"\xff")
-    assert project.samples()[0]["prompt"] is None
-
-
 def test_only_results_can_be_downloaded(home, project):
-    sample = next(iter(SAMPLES))
+    sample = "ball_e000000_00_20260101120000_42_000.png"
     (project.path / "sample").mkdir()
     good = ["ball.safetensors", "ball-000001.safetensors", "training_log_ball_20260101_120000.log"]
+    good += ["LORA_README.md", "LORA_README.ball.md"]
     for name in [
         *good,
         "a_qi_te.safetensors",

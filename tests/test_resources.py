@@ -44,6 +44,9 @@ class Groups:
     def ram(self) -> dict:
         return resources.ram(self.root, self.own)
 
+    def fullest(self) -> dict:
+        return resources.fullest_ram(self.root, self.own)
+
 
 @pytest.fixture
 def groups(tmp_path):
@@ -80,6 +83,20 @@ def test_the_lowest_limit_on_the_way_up_counts(groups):
     groups.put("user", memory__max=4 * GB, memory__current=2 * GB, memory__stat="anon 1")
     groups.put("user/run", memory__max=8 * GB, memory__current=GB, memory__stat="anon 1")
     assert (groups.ram()["total"], groups.ram()["used"]) == (4 * GB, 2 * GB)
+
+
+def test_where_the_kernel_kills_first_is_what_is_nearest_to_its_limit(groups):
+    groups.own.write_text("0::/user/run\n")
+    groups.put("user", memory__max=32 * GB, memory__current=31 * GB, memory__stat="anon 1")
+    groups.put("user/run", memory__max=8 * GB, memory__current=GB, memory__stat="anon 1")
+    assert groups.fullest()["total"] == 32 * GB and groups.fullest()["limit"] == "container"
+    groups.put("user", memory__max=32 * GB, memory__current=GB, memory__stat="anon 1")
+    assert groups.fullest() == {
+        "used": 16 * GB,
+        "total": 64 * GB,
+        "percent": 25.0,
+        "limit": "machine",
+    }
 
 
 @pytest.mark.parametrize("path", ["/docker/abc", "/../../other", ""])

@@ -41,6 +41,7 @@ export function icon(name) {
  * captions:stale  what the server says of a caption has to be read again (card.js)
  * looks:changed   the inspector has seen more (main.js, from the stream)
  * checked         {warnings} of the settings as they stand (start.js)
+ * outputs:changed a LoRA file was deleted, brought back or marked as the best (outputs.js, lightbox.js)
  */
 export const announce = (type, detail = {}) => document.dispatchEvent(new CustomEvent(type, { detail }));
 
@@ -103,4 +104,13 @@ function copyBySelection(text) {
   area.remove();
   focused?.focus();
   return done;
+}
+
+/** A text of the browser's storage, "" where it is switched off or holds none by that name. */
+export function stored(name) {
+  try {
+    return localStorage.getItem(name) ?? "";
+  } catch {
+    return "";
+  }
 }

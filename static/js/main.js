@@ -3,7 +3,7 @@
 import "./theme.js";
 import { get } from "./api.js";
 import { complain } from "./dialogs.js";
-import { find, say } from "./dom.js";
+import { find, say, stored } from "./dom.js";
 import { setCard } from "./estimate.js";
 import { startHealth } from "./health.js";
 import { startImages, takeNews } from "./images.js";
@@ -43,7 +43,7 @@ function drawJob() {
 function drawSamples(job) {
   const running = job?.state === "running" && job.project;
   const name = running ? job.project : project.exists ? project.name : "";
-  showSamples(name, job?.project === name ? (job.started ?? 0) : 0);
+  showSamples(name, Boolean(running));
 }
 
 function listen() {
@@ -100,6 +100,7 @@ async function start() {
   startSamples();
   startRun(only);
   startLog({ onResume: () => stream.resume() });
+  wireNotify();
   listen();
   stream.start();
   document.addEventListener("job:started", (event) => {
@@ -133,6 +134,16 @@ async function start() {
     complain(error);
     reveal();
   }
+}
+
+/** What tells of a run's end is loaded where somebody asked for it; its dialog when it is opened. */
+function wireNotify() {
+  find("[data-notify]").addEventListener("click", () =>
+    import("./notifydialog.js").then(({ openNotify }) => openNotify()).catch(complain),
+  );
+  const wish = () => stored("notify") && import("./notify.js").catch(() => {});
+  window.addEventListener("storage", wish);
+  wish();
 }
 
 /** What is above stands, advice on the images included: show the rest. */

@@ -3,7 +3,7 @@
 import { at, get, post } from "./api.js";
 import { complain, confirmed, toast } from "./dialogs.js";
 import { el, find, findAll, icon, say } from "./dom.js";
-import { bytes, count, duration, loss, speed } from "./format.js";
+import { bytes, duration, loss, speed } from "./format.js";
 import { project, readProject } from "./project.js";
 import { ended, newest } from "./stream.js";
 
@@ -191,7 +191,7 @@ export function eta() {
 function drawOutcome(job) {
   const box = find("[data-outcome]", card);
   const mark = ended(job)
-    ? JSON.stringify([job.id, job.state, job.reason, job.outputs, checkpoints(job)])
+    ? JSON.stringify([job.id, job.state, job.reason, job.outputs])
     : "";
   if (box.dataset.shown === mark) return;
   box.dataset.shown = mark;
@@ -260,22 +260,7 @@ function success(job) {
     );
   }
   if (outputs.length) body.append(files(outputs));
-  const more = checkpoints(job);
-  if (more.length) body.append(folded(`${count(more.length, "more LoRA file")} in this folder`, files(more)));
   return el("div", { className: "notice notice-good outcome" }, icon("good"), body);
-}
-
-/** The other LoRA files of the job's folder, when that is the open one. */
-function checkpoints(job) {
-  if (job.project !== project.name) return [];
-  const own = new Set(job.outputs?.map((file) => file.name));
-  return (project.data?.outputs ?? []).filter((file) => !own.has(file.name));
-}
-
-function folded(title, content) {
-  const mark = icon("chevron");
-  mark.classList.add("chevron");
-  return el("details", { className: "disclosure small" }, el("summary", {}, mark, title), content);
 }
 
 const files = (outputs) =>
@@ -371,7 +356,4 @@ export function startRun(only) {
   find("[data-stop]", card).addEventListener("click", askToStop);
   find("button", lastEpoch).addEventListener("click", () => stop(followed.id, { after_epoch: false }));
   setInterval(tick, 1000);
-  for (const type of ["project:opened", "project:read"]) {
-    document.addEventListener(type, () => followed && drawOutcome(followed));
-  }
 }
