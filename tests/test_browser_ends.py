@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 from browsing import expect, needs_chromium
-from support import SMALL, STANDINS, bare_plan
+from replays import has_logs, replay_plan
+from support import SMALL
 
-from musubitlx import settings
 from musubitlx.home import Home
 from musubitlx.jobs import Jobs
 
 pytestmark = needs_chromium
-
-BESIDE = Path(__file__).parents[2] / "shared/musubi/logs"
-LOGS = Path(os.environ.get("MUSUBI_LOGS") or BESIDE)
 
 
 def fail(server, **more) -> dict:
@@ -38,7 +33,7 @@ def test_out_of_memory_is_told_and_one_press_starts_again_with_a_smaller_profile
     page = visit(f"{server.url}/?project=ball")
     expect(card(page)).to_contain_text("The GPU's memory (VRAM) was not enough.")
     lines = card(page).get_by_role("region", name="From the log")
-    expect(lines).to_contain_text("steps: 33%|###| 2/6".replace("steps: ", "steps:  "))
+    expect(lines).to_contain_text("33%|###| 2/6")
     expect(lines).to_contain_text("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate")
     page.get_by_label("Learning rate", exact=True).fill("9e-5")
     card(page).get_by_role("button", name="Start again with the 16 GB profile").click()
@@ -102,36 +97,33 @@ def test_a_loss_that_is_nan_is_warned_of_at_once_and_half_the_rate_is_one_press_
 
 # -- the real program's logs -----------------------------------------------------------------------
 
-REAL = {
-    "train_error_oom": ("not enough", "torch.OutOfMemoryError", "Start again with the 12 GB"),
-    "latents_error_missing_vae": ("is not there", "FileNotFoundError", "Show the model file"),
-    "train_error_unknown_flag": ("--no_such_flag", "unrecognized arguments", "--no_such_flag"),
+REAL = {  # log: the stage and step that are shown, cause, line, button
+    "train_error_oom": (
+        *("Training – failed", "2 / 6", "The GPU's memory (VRAM) was not enough."),
+        *("torch.OutOfMemoryError", "Start again with the 12 GB profile"),
+    ),
+    "latents_error_missing_vae": (
+        *("Latents – failed", "–", "The file models/none.safetensors is not there."),
+        *("FileNotFoundError", "Show the model file"),
+    ),
+    "train_error_unknown_flag": (
+        *("Training – failed", "–", "Musubi Tuner does not know: --no_such_flag"),
+        *("unrecognized arguments", "Start again without --no_such_flag"),
+    ),
 }
 
 
-def replay(server, name: str, exit_code: int) -> str:
-    """A run that prints a log and ends as it did; its id."""
+def replay(server, name: str) -> str:
+    """A run that printed a log and ended as it did; its id."""
     home = Home(server.home)
-    command = [sys.executable, str(STANDINS / "replay.py"), str(LOGS / f"{name}.log")]
-    given = settings.parse(
-        {
-            "output_dir": "ball",
-            "vram_profile": "16",
-            "advanced_flags": "--fp8_base --blocks_to_swap 30 --gradient_checkpointing "
-            "--no_such_flag",
-        }
-    )
-    load = {"practice": False, "pixels": 1024 * 1024, "batch": 1, "rank": 16}
-    load |= {"optimizer": "AdamW", "fp8": True, "blocks": 30, "checkpointing": True}
-    plan = bare_plan(home, [*command, str(exit_code)], settings=given, load=load, project="ball")
-    plan.stages[0].name = "latents" if name.startswith("latents") else "train"
-    job = Jobs(home).submit(plan)
-    return server.wait_for(job.id)["id"]
+    own = "--fp8_base --fp8_scaled --blocks_to_swap 30 --gradient_checkpointing --no_such_flag"
+    more = {"output_dir": "ball", "vram_profile": "16", "advanced_flags": own}
+    plan = replay_plan(home, name, blocks=30, **more)
+    plan.project, plan.title = "ball", "Training ball"
+    return server.wait_for(Jobs(home).submit(plan).id)["id"]
 
 
-@pytest.mark.skipif(
-    not LOGS.is_dir(), reason="no logs of the real Musubi Tuner: MUSUBI_LOGS names their folder"
-)
+@has_logs
 @pytest.mark.parametrize(
     "look",
     [
@@ -142,10 +134,12 @@ def replay(server, name: str, exit_code: int) -> str:
 )
 def test_real_failures_are_shown_with_cause_lines_and_way_out(with_stand_in, visit, look):
     server = with_stand_in()
-    for name, (cause, line, label) in REAL.items():
-        job = replay(server, name, 2 if "flag" in name else 1)
+    for name, (stage, step, cause, line, label) in REAL.items():
+        job = replay(server, name)
         page = visit(f"{server.url}/?job={job}", **look)
         expect(card(page)).to_contain_text(cause)
+        expect(card(page).get_by_role("listitem").filter(has_text=stage)).to_be_visible()
+        expect(card(page).locator('[data-fact="step"]')).to_have_text(step)
         expect(card(page).get_by_role("region", name="From the log")).to_contain_text(line)
         expect(card(page).get_by_role("button", name=label)).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= look["viewport"]["width"]
@@ -154,11 +148,10 @@ def test_real_failures_are_shown_with_cause_lines_and_way_out(with_stand_in, vis
             page.screenshot(path=f"{folder}/{name}-{look['viewport']['width']}.png")
 
 
+@has_logs
 def test_a_missing_model_leads_to_where_it_is_named(with_stand_in, visit):
-    if not LOGS.is_dir():
-        pytest.skip("no logs of the real Musubi Tuner")
     server = with_stand_in()
-    job = replay(server, "latents_error_missing_vae", 1)
+    job = replay(server, "latents_error_missing_vae")
     page = visit(f"{server.url}/?job={job}")
     card(page).get_by_role("button", name="Show the model file").click()
     expect(page.locator('[data-model="vae"] summary')).to_be_focused()

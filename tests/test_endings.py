@@ -1,38 +1,26 @@
-"""How runs end, through the real runner: the real program's logs replayed, RAM, a loss of NaN."""
+"""How runs end, through the real runner: the real program's logs replayed, a loss of NaN."""
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
-import time
 from pathlib import Path
 
-import psutil
 import pytest
-from support import STANDINS, bare_plan
+from replays import LOGS, has_logs, replay_plan, stage_of
+from support import bare_plan
 
-from musubitlx import processes, runner, settings
+from musubitlx import runner, settings
 from musubitlx.diagnose import TOLD_CHARACTERS, TOLD_LINES
 from musubitlx.jobs import Job, Jobs, Stage
 
-BESIDE = Path(__file__).parents[2] / "shared/musubi/logs"
-LOGS = Path(os.environ.get("MUSUBI_LOGS") or BESIDE)
-LOAD = {
-    **{"practice": False, "pixels": 1024 * 1024, "batch": 1, "rank": 16, "optimizer": "AdamW"},
-    **{"fp8": True, "blocks": 45, "checkpointing": True, "cpu_offload": True},
-}
 
-
-def run_here(home, plan, watch=None) -> Job:
-    """Run a job to its end by the runner's own code, in this process; `watch` is given it first."""
+def run_here(home, plan) -> Job:
+    """Run a job to its end by the runner's own code, in this process."""
     jobs = Jobs(home)
     jobs.wake_runner = lambda queue: None
     job = jobs.submit(plan)
-    execution = runner.Execution(home, job, threading.Event())
-    if watch:
-        watch(execution)
-    execution.run()
+    runner.Execution(home, job, threading.Event()).run()
     return Job(job.folder)
 
 
@@ -127,24 +115,11 @@ BUTTONS = {  # what the button of each says, for a run with the safest profile
     "workers_zero": "Start again with one data loader worker",
     "wrong_model_file": "Show the model file",
 }
-EXIT_CODES = {"sigterm": -15, "sigint": -2, "unknown_flag": 2, "bad_choice": 2, "_error_": 1}
-NOTHING_DONE = ("latents_no_captions", "latents_missing_image_dir")  # and exit code 0
-STAGES = {"latents": "latents", "textencoder": "text_encoder", "train": "train"}
-has_logs = pytest.mark.skipif(
-    not LOGS.is_dir(), reason="no logs of the real Musubi Tuner: MUSUBI_LOGS names their folder"
-)
 
 
 def replay(home, name: str) -> Job:
-    """The job of a run that prints this log and ends as it did."""
-    code = next((code for word, code in EXIT_CODES.items() if word in name), 0)
-    command = [sys.executable, str(STANDINS / "replay.py"), str(LOGS / f"{name}.log"), str(code)]
-    given = settings.parse({"output_dir": "bare"})
-    plan = bare_plan(home, command, settings=given, load=LOAD)
-    plan.stages[0].name = STAGES[name.partition("_")[0]]
-    if name in NOTHING_DONE:
-        plan.stages[0].outputs = [str(home.output / "bare/a_0512x0512_qi.safetensors")]
-    return run_here(home, plan)
+    """A run that prints this log and ends as it did."""
+    return run_here(home, replay_plan(home, name))
 
 
 def shown(*numbers: float | None) -> str:
@@ -158,7 +133,7 @@ def test_a_replayed_log_shows_its_phase_progress_loss_end_and_diagnosis(home, na
     told = replay(home, name).as_dict()
     state, step, epoch, loss, code = REPLAYED[name]
     assert told["state"] == state
-    assert told["stage"]["name"] == STAGES[name.partition("_")[0]]
+    assert told["stage"]["name"] == stage_of(name)
     progress, found = told["progress"], told["diagnosis"]
     assert shown(progress["step"], progress["total"]) == step
     assert shown(progress["epoch"], progress["epochs"]) == epoch
@@ -196,57 +171,6 @@ def test_an_earlier_stage_is_not_taken_for_the_cause(home):
     assert told["reason"] == "Training ended with exit code 7." and told["diagnosis"] is None
 
 
-# -- RAM -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("phase", ["latents", "text_encoder", "train"])
-def test_full_ram_ends_each_phase_though_nothing_is_printed(home, monkeypatch, phase):
-    monkeypatch.setattr(runner, "RAM_S", 0.1)
-    running = []
-
-    def ram():
-        full = running[0].status["stage"]["name"] == phase
-        return {"percent": 97.0 if full else 50.0}
-
-    monkeypatch.setattr(runner.resources, "ram", ram)
-    plan = bare_plan(home, [], settings=settings.parse({"output_dir": "bare"}), load=LOAD)
-    plan.stages = [
-        Stage(name, name, [sys.executable, "-c", f"import time; time.sleep({time_s})"], "/")
-        for name in STAGES.values()
-        for time_s in [60 if name == phase else 0.3]
-    ]
-    began = time.monotonic()
-    job = run_here(home, plan, running.append)
-    told = job.as_dict()
-    assert told["state"] == "failed" and told["stage"]["name"] == phase
-    assert "Main memory was 97 % full" in told["reason"] and told["diagnosis"]["id"] == "ram_full"
-    assert time.monotonic() - began < 20
-    assert "TRAINING ABORTED. Main memory was 97 % full" in Path(job.log).read_text()
-    assert [one for one in psutil.process_iter() if processes.MARK in environment(one, job)] == []
-
-
-def environment(process: psutil.Process, job: Job) -> dict:
-    """What a process was started with, where it is this job's."""
-    try:
-        found = process.environ()
-    except psutil.Error:
-        return {}
-    return found if found.get(processes.MARK) == job.id else {}
-
-
-def test_a_moment_of_full_ram_ends_nothing(home, monkeypatch):
-    monkeypatch.setattr(runner, "RAM_S", 0.1)
-    looked = []
-
-    def ram():
-        looked.append(1)
-        return {"percent": 99.0 if len(looked) % 2 else 50.0}
-
-    monkeypatch.setattr(runner.resources, "ram", ram)
-    plan = bare_plan(home, [sys.executable, "-c", "import time; time.sleep(1.5)"])
-    assert run_here(home, plan).state == "succeeded" and len(looked) > 4
-
-
 # -- a loss that is no number ----------------------------------------------------------------------
 
 DRAW = """
@@ -260,9 +184,7 @@ for step, loss in enumerate(sys.argv[1:], 1):
 
 def draws(home, *losses: str) -> Job:
     given = settings.parse({"output_dir": "bare", "learning_rate": 1e-4})
-    return run_here(
-        home, bare_plan(home, [sys.executable, "-c", DRAW, *losses], settings=given, load=LOAD)
-    )
+    return run_here(home, bare_plan(home, [sys.executable, "-c", DRAW, *losses], settings=given))
 
 
 def test_nan_several_times_in_a_row_is_warned_of_and_said_in_the_log_once(home):
