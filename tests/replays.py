@@ -29,7 +29,7 @@ def stage_of(name: str) -> str:
 
 
 def replay_plan(home, name: str, *, blocks: int = 45, **given):
-    """A training whose stage prints this log; other stages do nothing, after a good end none comes."""
+    """A training whose stage prints this log; others do nothing, after a good end none comes."""
     code = next((code for word, code in EXIT_CODES.items() if word in name), 0)
     command = [sys.executable, str(STANDINS / "replay.py"), str(LOGS / f"{name}.log"), str(code)]
     load = {"practice": False, "pixels": 1024 * 1024, "batch": 1, "rank": 16, "optimizer": "AdamW"}

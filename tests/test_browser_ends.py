@@ -155,3 +155,19 @@ def test_a_missing_model_leads_to_where_it_is_named(with_stand_in, visit):
     page = visit(f"{server.url}/?job={job}")
     card(page).get_by_role("button", name="Show the model file").click()
     expect(page.locator('[data-model="vae"] summary')).to_be_focused()
+
+
+def test_a_run_that_ended_well_in_spite_of_nan_keeps_its_warning(with_stand_in, visit):
+    server = with_stand_in(train="nan", env={"STAND_IN_STEPS": "8"})
+    job = server.post("/api/projects/ball/train", {"settings": SMALL})
+    assert server.wait_for(job["id"])["state"] == "succeeded"
+    page = visit(f"{server.url}/?project=ball")
+    warning = page.get_by_role("alert").filter(has_text="The loss is NaN since step 4")
+    expect(warning.get_by_role("button", name="Start again with half the learning")).to_be_visible()
+    if folder := os.environ.get("SHOTS"):
+        page.screenshot(path=f"{folder}/nan.png")
+    page.get_by_role("button", name="Start again with half the learning rate").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "fetch('/api/jobs').then((answer) => answer.json()).then((jobs) => jobs.length === 2)"
+    )

@@ -15,12 +15,15 @@ const BACK_MS = 15_000;
 
 /** Complete the notice of a failed run, before it is shown. */
 export async function explain(notice, job) {
-  await needStyle("failure.css");
-  const { lines, fix } = job.diagnosis;
+  const { fix } = job.diagnosis;
+  const [{ lines }] = await Promise.all([withLines(job), needStyle("failure.css")]);
   const body = find(".icon + *", notice);
   const remedy = find("p:nth-of-type(2)", body) ?? find("p", body);
   remedy.after(...[fix && wayOut(job, fix), lines.length ? telling(lines) : null].filter(Boolean));
 }
+
+/** A list of jobs leaves the lines out. */
+const withLines = async (job) => (job.diagnosis.lines ? job : await get(at("jobs", job.id))).diagnosis;
 
 /** The lines as they stand in the log, the last of them, the error itself, whole. */
 function telling(lines) {
@@ -89,7 +92,7 @@ let shown = "";
 
 /** Show the warning on a run above its outcome, or take it away. */
 export async function warn(card, job) {
-  const { warning } = job;
+  const warning = job.warning?.id === job.diagnosis?.id ? null : job.warning; // the outcome says it then
   const mark = warning ? JSON.stringify([job.id, warning, ended(job)]) : "";
   if (mark === shown) return;
   shown = mark;

@@ -1,8 +1,11 @@
 """A training whose loss becomes NaN at step 4 and that goes on for STAND_IN_STEPS steps."""
 
+import json
 import os
+import struct
 import sys
 import time
+from pathlib import Path
 
 steps = int(os.environ.get("STAND_IN_STEPS", "400"))
 print("running training\n  num epochs / x: 1", flush=True)
@@ -15,4 +18,7 @@ for step in range(1, steps + 1):
         f"[00:{step % 60:02d}<00:01, 2.00s/it, avr_loss={loss}]"
     )
     sys.stderr.flush()
-sys.exit(1)
+given = dict(zip(sys.argv, sys.argv[1:], strict=False))
+header = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+lora = Path(given["--output_dir"]) / f"{given['--output_name']}.safetensors"
+lora.write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0\0\0")
