@@ -888,8 +888,9 @@ def plan_run(project: Project, own: House, given: object) -> Plan:
 
 @routes.get("/api/jobs")
 def list_jobs():
-    """All jobs, newest first."""
-    return [describe_job(job) for job in house.jobs.all()]
+    """All jobs, newest first; what the log says of a failure comes with the single job."""
+    told = [describe_job(job) for job in house.jobs.all()]
+    return [{**job, "diagnosis": without_lines(job["diagnosis"])} for job in told]
 
 
 @routes.get("/api/jobs/<job>")
@@ -1289,6 +1290,11 @@ def describe_job(job: Job) -> dict:
             size = Path(output).stat().st_size
             outputs.append({"name": Path(output).name, "path": output, "url": url, "bytes": size})
     return {**told, "outputs": outputs, "log_url": path_of("api", "jobs", job.id, "log")}
+
+
+def without_lines(diagnosis: dict | None) -> dict | None:
+    """A diagnosis for lists: short, however many runs have failed."""
+    return diagnosis and {key: value for key, value in diagnosis.items() if key != "lines"}
 
 
 def send_stored(path: Path, *, download: bool = False) -> Response:

@@ -73,6 +73,7 @@ NO_MORE = re.compile(  # what follows an exception's text: a bar, a log record, 
     r"\d+%\||it/s\b|s/it\b|^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):|"
     r"Traceback \(most|^Exception ignored"
 )
+OPEN_BAR = re.compile(r"\d+%\||\d+it \[")
 USAGE_ERROR = re.compile(r"(?m)^\S+: error: .*$")
 NO_FILE_ERROR = re.compile(r"can't open file .*")
 BARE_ERROR = re.compile(r"(?m)^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception): .*$")
@@ -131,11 +132,12 @@ def traceback_starts(lines: list[str]) -> list[int]:
 def exception_at(lines: list[str], start: int) -> Place | None:
     """Return the exception below a traceback's frames, None if the tail was cut before it.
 
-    Frames are indented; the first line at the left margin is the exception, and lines
-    follow it until an empty one, a bar, a log record or another traceback.
+    Frames are indented, and the open bar may stand between them; the first other line at the
+    left margin is the exception, and lines follow it until an empty one, a bar, a log record
+    or another traceback.
     """
     number = start
-    while number < len(lines) and (not lines[number].strip() or lines[number][0].isspace()):
+    while number < len(lines) and not at_margin(lines[number]):
         number += 1
     if number == len(lines) or not EXCEPTION.fullmatch(lines[number]):
         return None
@@ -147,6 +149,11 @@ def exception_at(lines: list[str], start: int) -> Place | None:
     return Place("\n".join(text)[:MAX_ERROR].strip(), start - 1, number)
 
 
+def at_margin(line: str) -> bool:
+    """Whether a line says something at the left margin that is no bar."""
+    return bool(line.strip()) and not line[0].isspace() and not OPEN_BAR.search(line)
+
+
 # -- what is shown of it --------------------------------------------------------------------------
 
 FRAME = re.compile(r'\s+File "')
@@ -155,7 +162,7 @@ LIBRARY = re.compile(r"site-packages|[/\\]lib[/\\]python3|<frozen ")
 USAGE = re.compile(r"usage: |\s+\[-|\s+-")
 # Lines of the runner, and what Musubi always says though nothing is wrong.
 IDLE = re.compile(r"===|\$ |MusubiTLX |Started \d|Trying to import sage|Failed to import sage")
-BAR = re.compile(r"(.*?)\d+(?:%\||it \[)")
+BAR = re.compile(r"(.*?)\d+(?:%\||it \[)")  # its title
 SAID_BEFORE, FRAMES, OF_THE_ERROR = 2, 3, 4  # at most; a frame has two lines
 
 
@@ -169,8 +176,10 @@ def telling_lines(lines: list[str], place: Place | None) -> list[str]:
     before, glued = lines[: place.first], ""
     if place.at != place.first:
         glued = lines[place.first].partition(TRACEBACK)[0].strip()
-    said = _said([*before, glued], SAID_BEFORE)
-    frames = _frames(lines[place.first + 1 : place.at])
+    within = lines[place.first + 1 : place.at]
+    bars = [line for line in within if OPEN_BAR.search(line) and not line[0].isspace()]
+    said = _said([*before, glued, *bars], SAID_BEFORE)
+    frames = _frames(within)
     error = [line for line in place.text.split("\n") if line.strip()][:OF_THE_ERROR]
     return [_cut(line) for line in [*said, *frames, *error]][-TOLD_LINES:]
 

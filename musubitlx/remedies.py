@@ -16,7 +16,7 @@ from musubitlx.diagnose import Diagnosis
 from musubitlx.flagrules import ATTENTION
 from musubitlx.health import SIDES_PX
 from musubitlx.measured import Load
-from musubitlx.options import LATENTS, TEXT_ENCODER, TRAIN, Table
+from musubitlx.options import TRAIN, Table
 
 GAIN_GB = 1.0  # of VRAM that another profile must save at least, by the table
 SLACK = 0.95  # of the card's VRAM may be used
@@ -76,7 +76,7 @@ class Run:
 
 def fix(found: Diagnosis, run: Run) -> Fix | None:
     """The way out of a failure, None where the page has none to offer. Never raises."""
-    with suppress(KeyError, ValueError, TypeError):  # settings of another version
+    with suppress(KeyError, ValueError, TypeError, AttributeError):  # settings of another version
         if way := WAYS.get(found.code):
             return way(found, run)
     return None
@@ -205,7 +205,7 @@ def _without_unknown(found: Diagnosis, run: Run) -> Fix | None:
 # -- model files and images ------------------------------------------------------------------------
 
 MODELS = {"--dit": "dit", "--vae": "vae", "--text_encoder": "text_encoder"}
-READ_FIRST = {LATENTS: "vae", TEXT_ENCODER: "text_encoder", TRAIN: "dit"}
+READ_BY = {"latents": "vae", "text_encoder": "text_encoder", "train": "dit"}
 NETWORKS = {"AutoencoderKL": "vae", "QwenImageTransformer": "dit", "Qwen2": "text_encoder"}
 
 
@@ -223,7 +223,7 @@ def _model(found: Diagnosis, run: Run) -> str:
     for word, model in NETWORKS.items():
         if word in found.evidence:
             return model
-    return READ_FIRST.get(Path(run.argv[1]).name if len(run.argv) > 1 else "", "dit")
+    return READ_BY[run.stage]
 
 
 def _only(way: Fix | None) -> Callable[[Diagnosis, Run], Fix | None]:

@@ -430,6 +430,7 @@ class Execution:
     def _diagnosis(self, stage: Stage, code: int | None) -> Diagnosis | None:
         """What the part of the log that is the stage's own says went wrong."""
         own = read_tail(self.log.path).rpartition("\n=== Stage ")[2]
+        own = own.partition("\n")[2] or own  # without the rest of that line
         return diagnose.diagnose(own, exit_code=code, stage=stage.name)
 
     def _check_outputs(self, stage: Stage, before: dict) -> None:

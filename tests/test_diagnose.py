@@ -81,6 +81,47 @@ def test_a_log_without_error_has_none(tail):
     assert last_error(tail) is None
 
 
+def test_a_bar_folded_into_a_traceback_is_not_taken_for_the_error():
+    bar = "steps:  33%|###| 2/6 [00:04<00:08,  2.19s/it, avr_loss=2.29]\n"
+    folded = trace("OSError: it").replace("  File", f"{bar}  File")
+    assert last_error(folded + bar) == "OSError: it"
+
+
+# -- the lines that tell --------------------------------------------------------------------------
+
+
+def lines(tail: str, exit_code: int = 1) -> list[str]:
+    return diagnose.diagnose(tail, exit_code=exit_code, stage="train").lines
+
+
+def test_the_lines_that_tell_are_the_error_its_frames_and_what_was_said_before():
+    frames = "".join(
+        f'  File "{place}", line {number}, in f\n    call({number})\n    ^^^^\n'
+        for number, place in enumerate(
+            ["a.py", "b.py", "c.py", "/venv/site-packages/torch/x.py", "/venv/site-packages/y.py"]
+        )
+    )
+    tail = f"INFO:old\nepoch 1/2\n\n{diagnose.TRACEBACK}\n{frames}ValueError: why\nand how\n"
+    assert lines(tail) == [
+        *("INFO:old", "epoch 1/2"),
+        *('  File "b.py", line 1, in f', "    call(1)"),
+        *('  File "c.py", line 2, in f', "    call(2)"),
+        *('  File "/venv/site-packages/y.py", line 4, in f', "    call(4)"),
+        *("ValueError: why", "and how"),
+    ]
+
+
+def test_of_a_bar_its_last_state_is_told_and_long_lines_are_cut():
+    bars = "".join(f"steps:  {n}%|##| {n}/6 [00:04<00:08]\r" for n in range(5))
+    told = lines(f"epoch 1/2\n{bars}{trace('ValueError: ' + 'x' * 9000)}")
+    assert told[:2] == ["epoch 1/2", "steps:  4%|##| 4/6 [00:04<00:08]"]
+    assert len(told[-1]) == diagnose.TOLD_CHARACTERS and told[-1].endswith("…")
+
+
+def test_without_an_error_the_last_words_are_told():
+    assert lines("one\n=== Stage 1 ===\n$ python x\ntwo\n\n", exit_code=-9) == ["one", "two"]
+
+
 # -- what is known --------------------------------------------------------------------------------
 
 NO_PATH = "TypeError: expected str, bytes or os.PathLike object, not NoneType"

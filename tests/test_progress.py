@@ -126,6 +126,16 @@ def test_a_loss_that_is_no_number_is_none(loss):
     assert progress.take_rows(all_of_them=True)[0]["loss"] is None
 
 
+def test_steps_in_a_row_without_a_number_are_counted_once_each_and_forgotten_after_a_number():
+    progress = Progress()
+    for step, loss in [(1, "2.0"), (2, "nan"), (2, "nan"), (3, "NaN"), (4, "-inf")]:
+        read(draw(step, loss=loss).encode(), progress=progress)
+    assert progress.current["nan_steps"] == 3
+    read(draw(5, loss="1.9").encode(), progress=progress)
+    assert "nan_steps" not in progress.current
+    assert "nan_steps" not in read(draw(2, loss="?").encode()).current
+
+
 def test_each_step_gives_one_row_with_the_loss_drawn_last():
     progress = Progress()
     drawn = [(1, "3.0"), (1, "3.0"), (2, "3.0"), (2, "2.5"), (2, "2.5"), (3, "2.5"), (3, "2.0")]

@@ -95,6 +95,7 @@ def test_it_ends_the_run_in_every_phase(run_in, phase, manner, version):
         "The container's memory was 100 % full (16.0 of 16.0 GB, the limit is 95 %) during "
         f"“{PHASES[phase]}”, so the run was aborted before the system killed it."
     )
+    assert told["diagnosis"]["id"] == "ram_full"
     assert told["hint"].endswith("Or give the container more memory.")
     assert "TRAINING ABORTED. The container's memory" in Path(job.log).read_text()
     assert took_s < 8

@@ -91,6 +91,7 @@ function draw() {
   drawProgress(job);
   drawLastEpoch(job);
   drawOutcome(job);
+  if (job.warning || warned) drawWarning(job);
   const stop = find("[data-stop]", card);
   stop.hidden = ended(job);
   stop.disabled = job.stopping;
@@ -194,8 +195,25 @@ function drawOutcome(job) {
     : "";
   if (box.dataset.shown === mark) return;
   box.dataset.shown = mark;
-  box.hidden = !mark;
-  box.replaceChildren(...(mark ? [outcome(job)] : []));
+  const shown = mark ? [outcome(job)] : [];
+  const show = () => {
+    if (box.dataset.shown !== mark) return;
+    box.hidden = !mark;
+    box.replaceChildren(...shown);
+  };
+  if (mark && job.diagnosis) completed(shown[0], job).then(show);
+  else show();
+}
+
+/** With what the log says and the way out; without them when that part of the page can't be had. */
+const completed = (notice, job) =>
+  import("./failure.js").then(({ explain }) => explain(notice, job)).catch(complain);
+
+let warned = false; // a warning was shown: it may have to go
+
+function drawWarning(job) {
+  warned = true;
+  import("./failure.js").then(({ warn }) => warn(card, job)).catch(complain);
 }
 
 function outcome(job) {

@@ -125,7 +125,7 @@ function placeOf(field) {
 }
 
 /** Bring the keyboard to where a problem is mended; false when that is nowhere on the page. */
-function lead(field) {
+export function lead(field) {
   const place = placeOf(field);
   if (!place) return goTo(field);
   for (let box = place.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
@@ -134,7 +134,8 @@ function lead(field) {
   return true;
 }
 
-async function start() {
+/** Start what the form holds, as a press on the button does. */
+export async function start() {
   if (starting) return;
   starting = true;
   button.setAttribute("aria-disabled", "true");
