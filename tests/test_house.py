@@ -23,6 +23,7 @@ LAYERS = (
     ("musubitlx.bootstrap", "musubitlx.serving", "musubitlx.events", "musubitlx.checks"),
     ("musubitlx.commands", "musubitlx.surroundings"),
     ("musubitlx.estimate", "musubitlx.caches", "musubitlx.recipes"),
+    ("musubitlx.curves",),
     ("musubitlx.access", "musubitlx.configs", "musubitlx.jobs", "musubitlx.measured"),
     ("musubitlx.health", "musubitlx.uploads", "musubitlx.edits", "musubitlx.trash"),
     (
@@ -54,6 +55,7 @@ LAYERS = (
         "musubitlx.processes",
         "musubitlx.births",
         "musubitlx.metrics",
+        "musubitlx.schedules",
         "musubitlx.progress",
     ),
     ("musubitlx.logsearch",),
