@@ -195,8 +195,11 @@ def _inverse_sqrt(shape: Shape) -> Factor:
 def _cosine_with_min_lr(shape: Shape) -> Factor:
     end = shape.args.get("min_lr")
     least = float(shape.least if end is None else end / shape.base)
-    after = lambda done: _wave(shape.cycles / 2, _gone(shape, done)) * (1 - least) + least
-    return _warmed(shape, lambda done: max(0.0, after(done)))
+
+    def after(done: int) -> float:
+        return max(0.0, _wave(shape.cycles / 2, _gone(shape, done)) * (1 - least) + least)
+
+    return _warmed(shape, after)
 
 
 UP = {
@@ -208,7 +211,7 @@ UP = {
 
 def _warmup_stable_decay(shape: Shape) -> Factor:
     least = shape.least or 0.0
-    up, down = shape.args.get("warmup_type", "linear"), shape.args.get("decay_type", "linear")
+    up, down = shape.args.get("warmup_type", "linear"), shape.args.get("decay_type", "cosine")
     stable = shape.total - shape.decay  # the end of the level part
     courses = {
         "linear": lambda share: 1.0 - share,

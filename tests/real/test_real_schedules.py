@@ -67,8 +67,10 @@ COURSES = [
         *("--lr_scheduler", "warmup_stable_decay", *WARM, "8", "--lr_decay_steps", "30"),
         *("--lr_scheduler_args", "warmup_type='1-sqrt'", "decay_type='cosine'"),
     ],
-    ["--lr_scheduler", "piecewise_constant"]
-    + ["--lr_scheduler_args", "step_rules='1:10,0.1:20,0.01'"],
+    [
+        *("--lr_scheduler", "piecewise_constant"),
+        *("--lr_scheduler_args", "step_rules='1:10,0.1:20,0.01'"),
+    ],
     ["--lr_scheduler", "rex"],
     ["--lr_scheduler", "REX", *WARM, "1"],
     ["--lr_scheduler", "rex", *WARM, "12", "--lr_scheduler_min_lr_ratio", "0.05"],
