@@ -16,7 +16,7 @@ const LOOK_MS = 120; // how long a zoom rests before its details are fetched
 const ZOOM = 1.6;
 const GB = 1024 ** 3;
 const LEAST_STEPS = 4; // that one can zoom in to
-const DASHES = [[], [9, 4], [2, 4], [12, 4, 2, 4], [6, 3, 2, 3, 2, 3], [16, 5]];
+const DASHES = [[], [9, 4], [14, 4, 3, 4], [3, 3], [6, 3, 2, 3, 2, 3], [18, 6]];
 const LR_DASH = [5, 3];
 const VRAM_DASH = [1, 3];
 
@@ -99,7 +99,7 @@ class LossChart {
     });
     this.plus = button("Zoom in", () => this.zoom(1 / ZOOM), `${small} curve-zoom`, "+");
     this.minus = button("Zoom out", () => this.zoom(ZOOM), `${small} curve-zoom`, "−");
-    this.back = button("Whole run", () => this.show(null), small, icon("back"), "Whole run");
+    this.back = button("Whole run", () => this.show(null), small, "Whole run");
     this.png = button(
       "PNG: download the chart as a picture",
       () => this.savePicture(),
@@ -663,12 +663,9 @@ class LossChart {
   }
 
   legendRow({ line }, index) {
-    const name = el(
-      "th",
-      { scope: "row" },
-      el("canvas", { className: "curve-swatch", "aria-hidden": "true" }),
-      el("span", { textContent: nameOf(line.job) }),
-    );
+    const swatch = el("canvas", { className: "curve-swatch", "aria-hidden": "true" });
+    const text = el("span", { textContent: nameOf(line.job) });
+    const name = el("th", { scope: "row" }, el("div", { className: "curve-name" }, swatch, text));
     const last = el("td");
     if (index > 0) {
       const out = el(
