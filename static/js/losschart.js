@@ -586,7 +586,9 @@ class LossChart {
       : "off: the values as they are";
     say(this.sliderText, text);
     this.slider.setAttribute("aria-valuetext", text);
-    this.back.disabled = this.minus.disabled = this.range === null;
+    const idle = this.range === null;
+    if (idle && [this.back, this.minus].includes(document.activeElement)) this.plot.focus(); // or it gets lost
+    this.back.disabled = this.minus.disabled = idle;
     this.tellReading();
     this.tellNotes();
     this.drawLegend(look);

@@ -40,14 +40,11 @@ function logMarks(low, high, count) {
 export function labelsOf(marks) {
   const gap = Math.min(...marks.slice(1).map((value, i) => value - marks[i]), Infinity);
   const places =
-    Number.isFinite(gap) && gap > 0 ? Math.min(10, Math.max(0, -Math.floor(Math.log10(gap) + 1e-9))) : 3;
+    Number.isFinite(gap) && gap > 0 ? Math.min(20, Math.max(0, -Math.floor(Math.log10(gap) + 1e-9))) : 3;
   const largest = Math.max(...marks.map(Math.abs));
   return marks.map((value) => {
     if (value === 0) return "0";
-    if (largest < 0.001)
-      return value
-        .toExponential(Math.max(0, places + Math.floor(Math.log10(Math.abs(value)))))
-        .replace("e-", "e−");
+    if (largest < 0.001) return Number(value.toFixed(places)).toExponential().replace("e-", "e−");
     return Number(value.toFixed(places)).toString();
   });
 }
