@@ -4,7 +4,7 @@ import { at, get } from "./api.js";
 import { complain } from "./dialogs.js";
 import { el, find, icon, needStyle, say } from "./dom.js";
 import { gigabytes, loss as shownLoss } from "./format.js";
-import { drawPlot, drawSheet } from "./plot.js";
+import { drawCursor, drawPlot, drawSheet } from "./plot.js";
 import { nameOf, Picker } from "./runpicker.js";
 import { indexOf, nearestTo, Series } from "./series.js";
 
@@ -111,6 +111,7 @@ class LossChart {
     this.csv.setAttribute("aria-label", "CSV: download every step as a table");
     this.csv.title = "Every step as a table";
     this.canvas = el("canvas");
+    this.ground = el("canvas");
     this.empty = el("p", {
       className: "chart-empty quiet",
       textContent: "Appears with the first training step.",
@@ -364,7 +365,7 @@ class LossChart {
     if (!line) return;
     const row = place === null ? -1 : nearestTo(line.along(line.shown, this.state.by), place);
     this.cursor = row < 0 ? null : line.shown.step[row];
-    this.redraw();
+    this.redraw({ cursorOnly: !this.drag });
   }
 
   key(event) {
@@ -389,7 +390,7 @@ class LossChart {
       const from = this.cursor === null ? steps.length - 1 : this.cursorRow;
       this.cursor = steps[Math.max(0, Math.min(steps.length - 1, from + moves[event.key]))];
       this.keepInView();
-      this.redraw();
+      this.redraw({ cursorOnly: true });
     } else return;
     event.preventDefault();
   }
@@ -461,7 +462,9 @@ class LossChart {
 
   // -- drawing ----------------------------------------------------------------------------------
 
-  redraw() {
+  /** Draw what changed, once for each frame: only the cursor, or all of it. */
+  redraw({ cursorOnly = false } = {}) {
+    this.changed ||= !cursorOnly;
     if (this.waiting || !this.dialog.open) return;
     this.waiting = true;
     requestAnimationFrame(() => {
@@ -470,24 +473,37 @@ class LossChart {
     });
   }
 
+  /** The lines are drawn on a ground of their own, over which the cursor moves. */
   draw() {
     const { clientWidth: width, clientHeight: height } = this.plot;
     const ratio = window.devicePixelRatio || 1;
-    if (
-      this.canvas.width !== Math.round(width * ratio) ||
-      this.canvas.height !== Math.round(height * ratio)
-    ) {
-      [this.canvas.width, this.canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
+    const size = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (this.canvas.width !== size[0] || this.canvas.height !== size[1]) {
+      for (const canvas of [this.canvas, this.ground]) [canvas.width, canvas.height] = size;
+      this.changed = true;
     }
+    if (this.changed) this.drawGround(width, height, ratio);
+    this.changed = false;
     const pen = this.canvas.getContext("2d");
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.clearRect(0, 0, ...size);
+    if (size[0] && size[1]) pen.drawImage(this.ground, 0, 0);
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    const cursor = this.scales && this.cursorDots(this.drawn.lines);
+    if (cursor) drawCursor(pen, this.drawn.look, this.scales, cursor);
+    this.tell(this.drawn.look);
+  }
+
+  drawGround(width, height, ratio) {
+    const pen = this.ground.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
+    const look = this.look();
     const some = this.lines[0]?.whole.step.length > 0;
     this.empty.hidden = some;
-    const look = this.look();
-    this.scales =
-      some && width ? drawPlot(pen, { left: 0, top: 0, width, height }, this.picture(look), look) : null;
-    this.tell(look);
+    const picture = some ? this.picture(look) : { lines: [] };
+    this.drawn = { look, lines: picture.lines };
+    this.scales = some && width ? drawPlot(pen, { left: 0, top: 0, width, height }, picture, look) : null;
   }
 
   look() {
@@ -528,7 +544,6 @@ class LossChart {
       range: this.range ?? this.all,
       more: this.more(look),
       epochs: this.epochs(),
-      cursor: this.cursorDots(lines),
       band: this.drag?.to === undefined ? null : [this.drag.from, this.drag.to],
     };
   }
@@ -610,7 +625,7 @@ class LossChart {
     const facts = line?.facts;
     if (!facts) return "No values yet.";
     const count = line.whole.count.toLocaleString("en");
-    return `${count} steps · loss ${shownLoss(facts.first)} at first, ${shownLoss(facts.last)} now, lowest ${shownLoss(facts.least)} at step ${facts.leastAt.toLocaleString("en")}`;
+    return `${count} steps · loss ${shownLoss(facts.first)} at first, ${shownLoss(facts.last)} ${line.over ? "at the end" : "now"}, lowest ${shownLoss(facts.least)} at step ${facts.leastAt.toLocaleString("en")}`;
   }
 
   /** What was asked for and can't be drawn is said. */
@@ -703,7 +718,7 @@ class LossChart {
     canvas.toBlob((blob) => {
       const link = el("a", {
         href: URL.createObjectURL(blob),
-        download: `loss ${this.lines[0].job.title} ${this.lines[0].id}.png`.replace(/[^\w .-]+/g, "_"),
+        download: `${this.lines[0].job.title.replace(/^Training /, "")}_${this.lines[0].id}_loss.png`,
       });
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60_000);

@@ -18,8 +18,7 @@ const DENSE = 7; // px between two marks of epochs at least
  * Draw a chart into a box {left, top, width, height}. `picture`:
  * lines: [{xs, ys, smooth: {xs, ys} or null, colour, dash}], main one first; more: [{xs, ys, colour, dash, short, label(value) or none}]
  * with scales of their own on the right; by: "step", "epoch" or "time"; range: [from, to]; epochs: [{x, name}];
- * log; cursor: {x, dots: [{x, y, colour}]} or null; band: [from, to] or null.
- * Returns its scales {x, y} and its edges.
+ * log; band: [from, to] or null. Returns its scales {x, y} and its edges.
  */
 export function drawPlot(pen, box, picture, look) {
   const edges = {
@@ -51,7 +50,6 @@ export function drawPlot(pen, box, picture, look) {
   const upwards = [...seen].reverse(); // the main line lies on top
   for (const line of upwards) drawRaw(pen, look, edges, x, y, line, seen.length === 1);
   for (const line of upwards) drawSmooth(pen, x, y, line);
-  if (picture.cursor) drawCursor(pen, look, edges, x, y, picture.cursor);
   pen.restore();
   picture.more.forEach((one, i) => drawScale(pen, edges, one, i));
   return { x, y, edges };
@@ -209,7 +207,10 @@ function drawBand(pen, look, { top, bottom }, x, [from, to]) {
   pen.globalAlpha = 1;
 }
 
-function drawCursor(pen, look, { top, bottom }, x, y, { x: place, dots }) {
+/** Mark a place of a chart that was drawn, and the values there: {x, dots: [{x, y, colour}]}. */
+export function drawCursor(pen, look, { x, y, edges }, { x: place, dots }) {
+  const { left, right, top, bottom } = edges;
+  if (x.at(place) < left - 1 || x.at(place) > right + 1) return;
   pen.strokeStyle = look.text;
   pen.lineWidth = 1;
   stroke(pen, x.at(place), top, x.at(place), bottom);
@@ -264,6 +265,6 @@ export function drawSheet({ title, legend, picture, look }) {
     width: width - SHEET.pad,
     height: height - begin - SHEET.pad / 2,
   };
-  drawPlot(pen, box, { ...picture, cursor: null, band: null }, { ...look, font: `13px ${look.family}` });
+  drawPlot(pen, box, { ...picture, band: null }, { ...look, font: `13px ${look.family}` });
   return canvas;
 }

@@ -140,9 +140,15 @@ export class Series {
   /** {first, last, least, leastAt}: losses worth telling; null when there are none. */
   get facts() {
     const { step, loss } = this.whole;
-    const known = loss.map((value, i) => [value, step[i]]).filter(([value]) => value !== null);
-    if (!known.length) return null;
-    const [least, leastAt] = known.reduce((best, one) => (one[0] < best[0] ? one : best));
-    return { first: known[0][0], last: known.at(-1)[0], least, leastAt };
+    if (this.told?.whole === this.whole) return this.told.facts;
+    let facts = null;
+    for (const [i, value] of loss.entries()) {
+      if (value === null) continue;
+      facts ??= { first: value, least: Infinity };
+      if (value < facts.least) [facts.least, facts.leastAt] = [value, step[i]];
+      facts.last = value;
+    }
+    this.told = { whole: this.whole, facts };
+    return facts;
   }
 }
