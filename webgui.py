@@ -44,6 +44,7 @@ from musubitlx import (
     checks,
     comparison,
     configs,
+    curves,
     edits,
     events,
     health,
@@ -1023,9 +1024,19 @@ def search_log(job: str):
 
 @routes.get("/api/jobs/<job>/metrics")
 def show_metrics(job: str):
-    """Loss and the rest, step by step."""
-    path = house.jobs.get(job).folder / "metrics.jsonl"
-    return house.server.offload(metrics.read_columns, path)
+    """Loss and the rest, step by step: thinned, a range `from`–`to` of them, or all as CSV."""
+    found = house.jobs.get(job)
+    if request.args.get("format") == "csv":
+        response = Response(house.server.offload(curves.as_csv, found), mimetype="text/csv")
+        response.headers.set(
+            "Content-Disposition", "attachment", filename=f"{curves.name_of(found)}.csv"
+        )
+        return response
+    first, last = (
+        whole_number(name, 0) if name in request.args else None for name in ("from", "to")
+    )
+    points = whole_number("points", metrics.POINTS)
+    return house.server.offload(curves.columns, found, first, last, points)
 
 
 @routes.get("/api/runs")

@@ -35,6 +35,7 @@ LAYERS = (
     ("musubitlx.remedies",),
     ("musubitlx.estimate", "musubitlx.caches", "musubitlx.recipes"),
     ("musubitlx.origins", "musubitlx.samples", "musubitlx.modelcard", "musubitlx.outputs"),
+    ("musubitlx.curves",),
     ("musubitlx.access", "musubitlx.configs", "musubitlx.jobs", "musubitlx.measured"),
     (
         "musubitlx.health",
@@ -73,6 +74,7 @@ LAYERS = (
         "musubitlx.processes",
         "musubitlx.births",
         "musubitlx.metrics",
+        "musubitlx.schedules",
         "musubitlx.progress",
     ),
     ("musubitlx.logsearch",),

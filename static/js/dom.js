@@ -32,6 +32,22 @@ export function icon(name) {
   return svg;
 }
 
+/** Load a style sheet of static/css/ that is needed by now; resolves once it holds. */
+export function needStyle(name) {
+  const href = new URL(`../css/${name}`, import.meta.url).pathname;
+  const known = find(`link[href="${href}"]`);
+  if (known) return Promise.resolve();
+  const link = el("link", { rel: "stylesheet", href });
+  document.head.append(link);
+  return new Promise((done, failed) => {
+    link.addEventListener("load", done);
+    link.addEventListener("error", () => {
+      link.remove();
+      failed(new Error("A part of the page could not be loaded. Is MusubiTLX still started?"));
+    });
+  });
+}
+
 /**
  * Say something to the other modules, on `document`:
  * images:shown    the first cards stand, or it is known that there are none (images.js)
