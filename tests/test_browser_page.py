@@ -443,6 +443,7 @@ def test_the_theme_can_be_switched_and_stays(live_server, visit):
     page.reload(wait_until="commit")
     wait_until(lambda: page.evaluate("document.body && 1"), what="a body")
     assert page.evaluate(ground) == dark  # from the first moment on
+    page.wait_for_load_state()
     page.get_by_label("Theme").select_option("")
     assert page.evaluate(ground) == light
 
