@@ -38,23 +38,30 @@ from musubitlx import (
     __version__,
     archives,
     births,
+    board,
     buckets,
     captions,
     checks,
+    comparison,
     configs,
+    curves,
     edits,
     events,
     health,
+    history,
     logsearch,
     looks,
     metrics,
     models,
     musubi,
+    notes,
     notify,
     outputs,
     presets,
     projects,
+    queues,
     recipes,
+    report,
     resources,
     samples,
     serving,
@@ -147,6 +154,7 @@ class House:
     feed: events.Feed
     imports: Imports
     inspections: looks.Inspections
+    history: history.History
     streams: set[object] = field(default_factory=set)  # one for each that is open
 
     def trainer(self) -> musubi.Trainer:
@@ -194,6 +202,7 @@ def create_app(
         assets=Assets(PACKAGE_ROOT / "static"),
         imports=Imports(home, import_roots),
         inspections=looks.Inspections(),
+        history=history.History(jobs),
         feed=events.Feed(
             home,
             jobs,
@@ -912,12 +921,64 @@ def stop_job(job: str):
     return describe_job(stopped), 202
 
 
+@routes.post("/api/jobs/<job>/move")
+def move_job(job: str):
+    """Put a waiting job before another one (`before`: its id), or last (null)."""
+    body = json_body()
+    before = body.get("before")
+    if "before" not in body or not (before is None or isinstance(before, str)):
+        raise Invalid("Name the run it is put before, or null for the end.", field="before")
+    order = queues.move(house.jobs, job, before)
+    house.bell.ring()
+    return {"order": [one.id for one in order]}
+
+
+@routes.post("/api/jobs/<job>/put-back")
+def put_job_back(job: str):
+    """Let a job that was taken out of the queue wait again, where it was."""
+    waiting = queues.put_back(house.jobs, job)
+    house.bell.ring()
+    return describe_job(waiting)
+
+
 @routes.delete("/api/jobs/<job>")
 def forget_job(job: str):
     """Forget an ended job; its results stay."""
     house.jobs.forget(job)
     house.bell.ring()
     return {"removed": job}
+
+
+@routes.get("/api/jobs/<job>/details")
+def show_details(job: str):
+    """Settings, commands, notes and the last lines of the log."""
+    found = house.jobs.get(job)
+    return {"job": describe_job(found), **house.server.offload(history.details, found)}
+
+
+@routes.put("/api/jobs/<job>/notes")
+def save_notes(job: str):
+    """Save the notes on a run; 409 if they are not what their writer started from (`base`)."""
+    body = json_body()
+    base = body.get("base")
+    if base is not None and not isinstance(base, str):
+        raise Invalid("`base` is the tag of the notes it was typed over.", field="base")
+    text = notes.write(house.jobs.get(job).folder, body.get("text"), base=base)
+    house.bell.ring()
+    return {"text": text, "tag": notes.tag(text)}
+
+
+@routes.get("/api/jobs/<job>/report")
+def show_report(job: str):
+    """The run as a zip for a bug report, without anything private."""
+    found, own = house.jobs.get(job), house._get_current_object()
+    trainer, secrets = own.trainer(), [own.access.token] if own.access.token else []
+    packed = own.server.offload(
+        lambda: report.build(found, own.home, trainer, own.poller.snapshot(), secrets)
+    )
+    response = Response(packed, mimetype="application/zip")
+    response.headers["Content-Disposition"] = f'attachment; filename="musubitlx-run-{found.id}.zip"'
+    return response
 
 
 @routes.get("/api/jobs/<job>/log")
@@ -963,30 +1024,72 @@ def search_log(job: str):
 
 @routes.get("/api/jobs/<job>/metrics")
 def show_metrics(job: str):
-    """Loss and the rest, step by step."""
-    path = house.jobs.get(job).folder / "metrics.jsonl"
-    return house.server.offload(metrics.read_columns, path)
+    """Loss and the rest, step by step: thinned, a range `from`–`to` of them, or all as CSV."""
+    found = house.jobs.get(job)
+    if request.args.get("format") == "csv":
+        response = Response(house.server.offload(curves.as_csv, found), mimetype="text/csv")
+        response.headers.set(
+            "Content-Disposition", "attachment", filename=f"{curves.name_of(found)}.csv"
+        )
+        return response
+    first, last = (
+        whole_number(name, 0) if name in request.args else None for name in ("from", "to")
+    )
+    points = whole_number("points", metrics.POINTS)
+    return house.server.offload(curves.columns, found, first, last, points)
+
+
+@routes.get("/api/runs")
+def list_runs():
+    """Every run with its key settings, newest first, and the order of what waits."""
+    return house.server.offload(house.history.look)
+
+
+@routes.get("/api/runs/events")
+def stream_runs():
+    """The same as an event stream: at first all, then what is new."""
+    gone = partial(house.server.gone, request.environ)
+    return streamed(lambda: board.stream(house.history, house.bell, gone, house.server.nap))
+
+
+@routes.get("/api/runs/compare")
+def compare_runs():
+    """What differs between two runs, named by `a` and `b`."""
+    first, second = (house.jobs.get(request.args.get(name, "")) for name in "ab")
+    return house.server.offload(comparison.compare, first, second)
+
+
+@routes.post("/api/runs/delete")
+def delete_runs():
+    """Forget several ended runs; the answer lists those that could not be, with the reason."""
+    removed, kept = house.server.offload(history.forget, house.jobs, names_of(json_body()))
+    house.bell.ring()
+    return {"removed": removed, "kept": kept}
 
 
 @routes.get("/api/events")
 def stream():
-    """The event stream; 503 when every stream a server can bear is open."""
+    """The event stream of the training page."""
     job = request.args.get("job") or None
     if job:
         house.jobs.get(job)
-    most, streams = house.server.streams, house.streams
-    if most is not None and len(streams) >= most:
-        body = {"error": "Too many live views are open.", "field": None, "hint": "Poll instead."}
-        return body, 503, {"Retry-After": "15"}
     last_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
     gone = partial(house.server.gone, request.environ)
     project = request.args.get("project") or None
     if project:
         open_project(project, must_exist=False)
-    told = house.feed.stream(job, last_id, gone, house.server.nap, project)
+    return streamed(lambda: house.feed.stream(job, last_id, gone, house.server.nap, project))
+
+
+def streamed(told: Callable[[], Iterable[bytes]]):
+    """An event stream as an answer; 503 when every stream a server can bear is open."""
+    most, streams = house.server.streams, house.streams
+    if most is not None and len(streams) >= most:
+        body = {"error": "Too many live views are open.", "field": None, "hint": "Poll instead."}
+        return body, 503, {"Retry-After": "15"}
     ticket = object()
     streams.add(ticket)
-    response = Response(told, content_type="text/event-stream; charset=utf-8")
+    response = Response(told(), content_type="text/event-stream; charset=utf-8")
     response.call_on_close(lambda: streams.discard(ticket))
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"

@@ -284,7 +284,10 @@ class View:
             found.append(event("bar", {"job": self._job.id, "text": told["bar"] or ""}))
         if self._told_job is None or {**told, "bar": None} != {**self._told_job, "bar": None}:
             self._told_job = told
-            self._told_states[self._job.id] = (told["state"], told["stopping"])
+            self._told_states[self._job.id] = (
+                *(told["state"], told["stopping"]),
+                self._look.job.place,
+            )
             found.append(event("job", told))
         return found
 
@@ -344,4 +347,4 @@ class View:
 def _state_of(job: Job) -> tuple:
     """What is told at once when it changes, of jobs beside the followed one too."""
     state = job.state
-    return (state, job.stop_asked and state == RUNNING)
+    return (state, job.stop_asked and state == RUNNING, job.place)

@@ -12,12 +12,13 @@ import secrets
 import shutil
 import socket
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from musubitlx import births, processes
+from musubitlx import __version__, births, processes
 from musubitlx.errors import Conflict, NotFound
 from musubitlx.home import PACKAGE_ROOT, Home, child, is_storable, read_json, stamp_of, write_json
 
@@ -43,6 +44,8 @@ STATUS_TYPES = {
 }
 SILENCE_S = 60.0  # a runner on another machine that wrote nothing for so long is taken for dead
 HOST = socket.gethostname()
+
+_asking = threading.Lock()  # nobody writes a request between another's look and write
 
 UNTOLD_REASONS = {
     INTERRUPTED: "The run broke off: its runner is gone (killed, or the machine restarted).",
@@ -169,6 +172,7 @@ class Job:
         return {
             **{name: self.record.get(name) for name in names},
             "practice": bool(self.record.get("practice")),
+            "place": self.place[0],
             "state": state,
             "reason": reason,
             "hint": status.get("hint"),
@@ -267,7 +271,8 @@ class Jobs:
         folder = self.folder / job_id
         folder.mkdir(parents=True)
         try:
-            write_json(folder / "job.json", {"id": job_id, "created": now, **asdict(plan)})
+            named = {"id": job_id, "created": now, "version": __version__}
+            write_json(folder / "job.json", {**named, **asdict(plan)})
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -281,7 +286,7 @@ class Jobs:
             raise Conflict("This run has ended already.")
         if not job.stop_asked:
             try:
-                write_json(job.folder / "request.json", {**job.request, "stop": time.time()})
+                self.ask(job, stop=time.time())
             except OSError:
                 (job.folder / "stop").touch()  # a full disk has room for an empty file
         return Job(job.folder)
@@ -299,8 +304,21 @@ class Jobs:
                 "This run saves nothing before its end.",
                 hint="Stop it now, or let it finish: --save_every_n_epochs is not among its flags.",
             )
-        write_json(job.folder / "request.json", {**job.request, "after_epoch": wanted})
+        self.ask(job, after_epoch=wanted)
         return Job(job.folder)
+
+    def ask(self, job: Job, **asked: float | None) -> None:
+        """Add to what is asked of a job, None takes it back; what others asked meanwhile stays.
+
+        NotFound when its record was deleted meanwhile.
+        """
+        path = job.folder / "request.json"
+        with _asking:
+            request = {**(read_json(path) or {}), **asked}
+            try:
+                write_json(path, {name: told for name, told in request.items() if told is not None})
+            except FileNotFoundError:
+                raise NotFound("There is no such job (any more).") from None
 
     def forget(self, job_id: str) -> None:
         """Remove the record of an ended job, not its results; Conflict while it is under way."""

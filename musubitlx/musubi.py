@@ -136,3 +136,28 @@ def _missing(python: str, source: str, _now: int) -> list[str] | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.split() if answer.returncode == 0 else None
+
+
+def versions(trainer: Trainer) -> dict[str, str]:
+    """Python's version and those of the packages its interpreter has, without importing them.
+
+    Empty when the interpreter can't be started.
+    """
+    ask = (
+        "import sys, importlib.metadata as m\n"
+        "print('Python', sys.version.split()[0])\n"
+        "for n in sys.argv[1:]:\n"
+        "    try: print(n, m.version(n))\n"
+        "    except m.PackageNotFoundError: pass\n"
+    )
+    try:
+        answer = subprocess.run(
+            [trainer.python, "-c", ask, *PACKAGES, *OPTIONAL],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return dict(line.split(" ", 1) for line in answer.stdout.splitlines() if " " in line)

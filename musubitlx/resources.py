@@ -258,6 +258,22 @@ def gpus() -> tuple[list[dict], str | None]:
     return _nvidia.gpus()
 
 
+def driver_version() -> str | None:
+    """The version of the NVIDIA driver, None without one; asks the driver, which may take long."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        try:
+            return text(pynvml.nvmlSystemGetDriverVersion())
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+
+
 def chosen_card(cards: list[dict]) -> dict | None:
     """The card a run uses: the first that CUDA_VISIBLE_DEVICES names, else the first of all."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()

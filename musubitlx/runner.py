@@ -308,7 +308,7 @@ class Execution:
         """Keep what the run took, for the estimates of later ones; a stopped run tells it too."""
         load = self.job.record.get("load")
         if isinstance(load, dict):
-            columns = metrics.read_columns(self.job.folder / "metrics.jsonl")
+            columns = metrics.read_columns(self.job.folder / "metrics.jsonl", points=None)
             card = resources.chosen_card(self._poller.snapshot()["gpus"])
             measured.note(self.home, load, card["name"] if card else None, columns)
 

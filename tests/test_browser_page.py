@@ -396,7 +396,9 @@ def test_a_second_run_waits_and_can_be_taken_out(with_stand_in, visit):
     waiting.get_by_role("button").click()
     expect(waiting).to_be_hidden()
     page.get_by_role("link", name="Runs").click()
-    expect(page.get_by_role("row")).to_have_count(3)  # with the head
+    expect(page.get_by_role("row")).to_have_count(2)  # with the head
+    running = page.get_by_role("list", name="Running now").get_by_role("listitem")
+    expect(running).to_have_count(1)
 
 
 def test_a_failure_says_why_and_what_to_do(with_stand_in, visit):
@@ -423,7 +425,7 @@ def test_the_page_of_runs_lists_opens_and_deletes(with_stand_in, visit):
     row.get_by_role("link", name=re.compile("^Open")).click()
     expect(heading(page, "Training completed")).to_be_visible()
     page.go_back()
-    page.get_by_role("button", name=re.compile("^Delete")).click()
+    page.get_by_role("button", name=re.compile("^Delete my_lora")).click()
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_text("No run yet.")).to_be_visible()
 

@@ -4,46 +4,146 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 
 import pytest
 
-from musubitlx.metrics import COLUMNS, POINTS, read_columns
+from musubitlx import metrics
+from musubitlx.metrics import COLUMNS, POINTS, as_csv, read_columns
 
 
-def write(path, count: int, tail: bytes = b"") -> None:
-    rows = ({"step": n, "epoch": 1, "loss": 1 / n} for n in range(1, count + 1))
-    path.write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode() + tail)
+def row(step: int, **more) -> dict:
+    return {"step": step, "epoch": 1, "loss": 1 / step, **more}
+
+
+def write(path, rows, tail: bytes = b"") -> None:
+    path.write_bytes("".join(json.dumps(one) + "\n" for one in rows).encode() + tail)
+
+
+def write_many(path, count: int, tail: bytes = b"") -> None:
+    write(path, map(row, range(1, count + 1)), tail)
 
 
 def test_every_row_is_there_and_what_is_unknown_is_none(tmp_path):
-    write(tmp_path / "m", 3)
+    write_many(tmp_path / "m", 3)
     columns = read_columns(tmp_path / "m")
-    assert tuple(columns) == COLUMNS
+    assert set(COLUMNS) < set(columns)
     assert columns["step"] == [1, 2, 3]
-    assert columns["loss"] == [1, 1 / 2, 1 / 3]
+    assert columns["loss"] == columns["mean"] == [1, 1 / 2, 1 / 3]
     assert columns["vram"] == [None] * 3
+    assert (columns["count"], columns["thinned"]) == (3, False)
 
 
-@pytest.mark.parametrize("count", [POINTS, POINTS + 1, 2 * POINTS + 7, 40_000])
+@pytest.mark.parametrize("count", [POINTS + 1, 2 * POINTS + 7, 40_000])
 def test_a_long_run_is_thinned_evenly_and_keeps_its_ends(tmp_path, count):
-    write(tmp_path / "m", count)
-    steps = read_columns(tmp_path / "m")["step"]
-    assert len(steps) == POINTS
+    write_many(tmp_path / "m", count)
+    columns = read_columns(tmp_path / "m")
+    steps = columns["step"]
+    assert POINTS / 4 < len(steps) <= POINTS + 2
     assert (steps[0], steps[-1]) == (1, count)
-    gaps = {b - a for a, b in itertools.pairwise(steps)}
-    assert min(gaps) >= 1
-    assert max(gaps) - min(gaps) <= 1
+    assert all(a < b for a, b in itertools.pairwise(steps))
+    assert max(b - a for a, b in itertools.pairwise(steps)) <= 2 * count / (POINTS / 4)
+    assert (columns["count"], columns["thinned"]) == (count, True)
+
+
+def test_no_peak_is_lost_by_thinning(tmp_path):
+    odd = {7_001: {"loss": 9.0}, 12_345: {"loss": -1.0}, 30_000: {"loss": None}}
+    odd |= {20_002: {"vram": 24 * 2**30}, 25_001: {"seconds_per_step": 99.5}}
+    base = {"loss": 0.5, "vram": 2**30, "seconds_per_step": 1.0}
+    write(tmp_path / "m", (row(n, **{**base, **odd.get(n, {})}) for n in range(1, 40_001)))
+    columns = read_columns(tmp_path / "m", points=200)
+    assert set(odd) < set(columns["step"])
+    at = columns["step"].index
+    assert columns["loss"][at(7_001)] == 9.0
+    assert columns["loss"][at(30_000)] is None
+    assert columns["vram"][at(20_002)] == 24 * 2**30
+
+
+def test_the_mean_of_a_part_is_that_of_all_its_steps(tmp_path):
+    write(tmp_path / "m", (row(n, loss=1.0 if n % 10 else 11.0) for n in range(1, 4_001)))
+    columns = read_columns(tmp_path / "m", points=80)
+    assert columns["mean"] == pytest.approx([2.0] * len(columns["step"]))
+
+
+def test_a_range_is_given_in_full_with_a_neighbour_on_each_side(tmp_path):
+    write_many(tmp_path / "m", 40_000)
+    columns = read_columns(tmp_path / "m", 20_000, 20_500)
+    assert columns["step"] == list(range(19_999, 20_502))
+    assert columns["thinned"] is False
+    assert read_columns(tmp_path / "m", 39_990, 50_000)["step"][-1] == 40_000
+    assert read_columns(tmp_path / "m", 0, 1)["step"] == [1, 2]
+    assert read_columns(tmp_path / "m", 50_000, 60_000)["step"] == [40_000]
+
+
+def test_what_is_appended_is_there_on_the_next_look(tmp_path):
+    write_many(tmp_path / "m", 3, b'{"step": 4, "loss"')
+    assert read_columns(tmp_path / "m")["step"] == [1, 2, 3]
+    with (tmp_path / "m").open("a") as file:
+        file.write(': 0.5}\n{"step": 5, "loss": 0.25}\n')
+    assert read_columns(tmp_path / "m")["loss"][2:] == [1 / 3, 0.5, 0.25]
+
+
+def test_a_file_that_was_replaced_is_read_anew(tmp_path):
+    write_many(tmp_path / "m", 30)
+    assert len(read_columns(tmp_path / "m")["step"]) == 30
+    write(tmp_path / "m", [row(8), row(9)])
+    assert read_columns(tmp_path / "m")["step"] == [8, 9]
+    (tmp_path / "m").unlink()
+    assert read_columns(tmp_path / "m")["step"] == []
+
+
+def test_a_count_that_begins_again_is_another_training(tmp_path):
+    write(tmp_path / "m", [row(1), row(2), row(3), row(1, loss=7), row(2, loss=8)])
+    columns = read_columns(tmp_path / "m")
+    assert (columns["step"], columns["loss"], columns["count"]) == ([1, 2], [7, 8], 2)
+    assert as_csv(tmp_path / "m", lambda step: None).count("\n") == 6  # nothing is kept back
+
+
+def test_it_is_told_where_epochs_begin(tmp_path):
+    write(tmp_path / "m", (row(n, epoch=(n - 1) // 5_000 + 1) for n in range(1, 15_001)))
+    columns = read_columns(tmp_path / "m", points=80)
+    assert columns["epochs"] == [[1, 1], [2, 5_001], [3, 10_001]]
 
 
 @pytest.mark.parametrize(
-    "tail", [b'{"step": 4, "lo', b"\xff\xfe\x00\n", b"[1]\n", b"null\n", b"\n\n"]
+    "tail",
+    [
+        *(b'{"step": 4, "lo', b"\xff\xfe\x00\n", b"[1]\n", b"null\n", b"\n\n"),
+        *(b'{"step": null}\n', b'{"step": true}\n', b'{"step": 1e999}\n', b"[" * 9_999 + b"\n"),
+        b'{"step": ' + b"9" * 400 + b"}\n",
+    ],
 )
 def test_a_row_cut_short_or_damaged_is_left_out(tmp_path, tail):
-    write(tmp_path / "m", 3, tail)
+    write_many(tmp_path / "m", 3, tail)
     assert read_columns(tmp_path / "m")["step"] == [1, 2, 3]
 
 
 def test_a_run_without_figures_has_empty_columns(tmp_path):
-    assert read_columns(tmp_path / "m") == {name: [] for name in COLUMNS}
-    (tmp_path / "m").touch()
-    assert read_columns(tmp_path / "m")["loss"] == []
+    for _ in range(2):
+        columns = read_columns(tmp_path / "m")
+        assert all(columns[name] == [] for name in (*COLUMNS, "mean", "epochs"))
+        (tmp_path / "m").touch()
+
+
+def test_the_table_has_every_step_with_its_rate(tmp_path):
+    write(tmp_path / "m", [row(1, vram=5, ram=6, seconds_per_step=0.5, time=7.25), row(2)])
+    assert as_csv(tmp_path / "m", lambda step: step / 1e4).splitlines() == [
+        "step,epoch,loss,seconds_per_step,lr,vram_bytes,ram_bytes,time",
+        "1,1,1.0,0.5,0.0001,5,6,7.25",
+        "2,1,0.5,,0.0002,,,",
+    ]
+
+
+def test_only_the_runs_looked_at_last_stay_read(tmp_path):
+    for n in range(2 * metrics.KEPT):
+        read_columns(tmp_path / f"{n}")
+    assert len(metrics._known) <= metrics.KEPT
+
+
+def test_a_look_into_a_long_run_is_quick_once_it_was_read(tmp_path):
+    write_many(tmp_path / "m", 100_000)
+    read_columns(tmp_path / "m")
+    begun = time.monotonic()
+    for n in range(10):
+        read_columns(tmp_path / "m", n * 1_000, n * 1_000 + 5_000)
+    assert time.monotonic() - begun < 2

@@ -47,14 +47,23 @@ export const announce = (type, detail = {}) => document.dispatchEvent(new Custom
 
 const styles = new Map(); // name -> promise
 
-/** Load a style sheet of what is used on demand, once; resolves when it applies, or could not be had. */
+/** Load a style sheet of what is used on demand, once; resolves when it applies. */
 export function needStyle(name) {
-  if (!styles.has(name)) {
-    const link = el("link", { rel: "stylesheet", href: `/static/css/${name}` });
-    styles.set(name, new Promise((done) => ["load", "error"].forEach((type) => link.addEventListener(type, done))));
-    document.head.append(link);
-  }
+  if (!styles.has(name)) styles.set(name, loadStyle(name));
   return styles.get(name);
+}
+
+function loadStyle(name) {
+  const link = el("link", { rel: "stylesheet", href: `/static/css/${name}` });
+  document.head.append(link);
+  return new Promise((done, failed) => {
+    link.addEventListener("load", done);
+    link.addEventListener("error", () => {
+      link.remove();
+      styles.delete(name); // the next use tries again
+      failed(new Error("A part of the page could not be loaded. Is MusubiTLX still started?"));
+    });
+  });
 }
 
 /** Set a text only when it differs, so that nothing is laid out or read aloud for nothing. */

@@ -10,6 +10,7 @@ const section = find("[data-loss]");
 const box = find("[data-chart]", section);
 const line = find("[data-loss-text]", section);
 const chart = new Chart(box, { onRead: read });
+const opener = find("[data-chart-open]", section);
 
 let shownJob = null;
 let fetchedAt = -Infinity;
@@ -26,6 +27,8 @@ export function drawLoss(job) {
   if (gap || job.state !== "running") fill(job.state !== "running");
   tell();
 }
+
+opener.addEventListener("click", async () => (await import("./losschart.js")).openChart(shownJob));
 
 function turnTo(job) {
   shownJob = job?.id ?? null;
@@ -62,6 +65,7 @@ function read(text) {
 function tell() {
   const summary = chart.summary;
   find("[data-chart-empty]", section).hidden = summary !== "";
+  opener.hidden = !summary;
   if (chart.cursor === null) read("");
   box.setAttribute("aria-label", summary ? `Loss over steps: ${summary}` : "Loss over steps: no values yet");
 }

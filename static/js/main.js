@@ -23,7 +23,8 @@ import { startWorkbench } from "./workbench.js";
 
 const REVEAL_MS = 300; // so long the rest waits for the check
 
-const only = new URLSearchParams(location.search).get("job");
+const query = new URLSearchParams(location.search);
+const only = query.get("job");
 const stream = new Stream(only, find("#main").dataset.project);
 
 /** A job changed: everything that shows the followed one is drawn again. */
@@ -130,6 +131,7 @@ async function start() {
     suggestProfile(state.suggested);
     const { startRecipes } = await import("./recipes.js");
     await startRecipes();
+    if (query.has("use") || stored("musubitlx:before")) (await import("./clone.js")).startClone(query.get("use"));
   } catch (error) {
     complain(error);
     reveal();

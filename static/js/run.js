@@ -327,7 +327,7 @@ function drawLastEpoch(job) {
 
 function drawQueue() {
   const waiting = [...jobs.values()].filter((job) => job.state === "queued" && job.id !== followed?.id);
-  waiting.sort((a, b) => a.created - b.created);
+  waiting.sort((a, b) => a.place - b.place);
   const list = find("[data-queue]", card);
   const mark = JSON.stringify(waiting.map((job) => [job.id, job.stopping]));
   if (list.dataset.shown === mark) return;
@@ -345,7 +345,7 @@ function queueRow(job, index) {
   button.append(el("span", { className: "visually-hidden", textContent: ` of the queue: ${job.title}` }));
   button.addEventListener("click", async () => {
     await stop(job.id);
-    toast("Taken out of the queue.");
+    toast("Taken out of the queue.", { undo: () => post(at("jobs", job.id, "put-back")).then(takeJob, complain) });
   });
   return el("li", {}, el("span", { textContent: `${index + 1}. waiting: ${job.title}` }), button);
 }
