@@ -900,12 +900,6 @@ def show_job(job: str):
     return describe_job(house.jobs.get(job))
 
 
-@routes.get("/api/jobs/<job>/settings")
-def show_job_settings(job: str):
-    """The settings a training was started with; null for other jobs."""
-    return {"settings": house.jobs.get(job).record.get("settings")}
-
-
 @routes.post("/api/jobs/<job>/stop")
 def stop_job(job: str):
     """Ask a job to stop; its state says when it has.

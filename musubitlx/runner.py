@@ -562,8 +562,8 @@ class Execution:
             return
         text = f"The loss is NaN since step {progress['step'] - steps + 1}: training has run away."
         hint = (
-            "What it learns from here on is worthless. Stop it, and start again with half the "
-            "learning rate; checkpoints from before that step can be used."
+            "What it learns from there on is worthless; checkpoints from before that step can be "
+            "used. Start again with half the learning rate."
         )
         way = remedies.of_nan(self.job.record.get("settings"))
         told = {"id": "nan_loss", "text": text, "hint": hint, "fix": remedies.as_dict(way)}

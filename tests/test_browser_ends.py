@@ -41,7 +41,7 @@ def test_out_of_memory_is_told_and_one_press_starts_again_with_a_smaller_profile
         "fetch('/api/jobs').then((answer) => answer.json()).then((jobs) => jobs.length === 2)"
     )
     newest = server.get("/api/jobs")[0]["id"]
-    taken = server.get(f"/api/jobs/{newest}/settings")["settings"]
+    taken = server.get(f"/api/jobs/{newest}/details")["settings"]
     assert (taken["vram_profile"], taken["learning_rate"]) == ("16", 3e-5)
     page.get_by_role("button", name="Back to mine").click()
     expect(page.get_by_label("Learning rate", exact=True)).to_have_value("9e-5")
@@ -91,7 +91,7 @@ def test_a_loss_that_is_nan_is_warned_of_at_once_and_half_the_rate_is_one_press_
         "fetch('/api/jobs').then((answer) => answer.json()).then((jobs) => jobs.length === 2)"
     )
     newest = server.get("/api/jobs")[0]["id"]
-    assert server.get(f"/api/jobs/{newest}/settings")["settings"]["learning_rate"] == 2.5e-5
+    assert server.get(f"/api/jobs/{newest}/details")["settings"]["learning_rate"] == 2.5e-5
     assert server.log(job["id"]).count("WARNING: The loss is NaN") == 1
 
 

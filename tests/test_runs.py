@@ -89,7 +89,7 @@ def test_a_stage_that_fails_says_why_and_nothing_follows(with_stand_in, stage):
     told = server.get(f"/api/jobs/{job}")["diagnosis"]
     assert told["id"] == "gpu_out_of_memory" and told["lines"][-1].startswith("torch.OutOfMemory")
     assert set(server.get("/api/jobs")[0]["diagnosis"]) == {"id", "fix"}  # lists stay short
-    settings = server.get(f"/api/jobs/{job}/settings")["settings"]
+    settings = server.get(f"/api/jobs/{job}/details")["settings"]
     assert settings["epochs"] == SMALL["epochs"] and settings["output_dir"] == "ball"
     log = server.log(job)
     assert "TRAINING ABORTED WITH ERROR (exit code 1)" in log and ended["log"] in log

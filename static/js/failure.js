@@ -65,7 +65,7 @@ function watch(button, action) {
 
 /** Fill the form with the run's settings and what puts them right; then start, or lead to what is to be done. */
 async function take(job, fix) {
-  const { settings } = await get(at("jobs", job.id, "settings"));
+  const { settings } = await get(at("jobs", job.id, "details"));
   const { output_dir: folder, ...own } = settings;
   if (folder !== project.name) await switchFolder(folder);
   const before = values();
