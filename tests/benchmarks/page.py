@@ -16,6 +16,8 @@ KB = 1024
 LINK = re.compile(
     r"""(?:src|href)="([^"#][^"]*)"|(?:from|import)\s*\(?["']([^"']+)["']|url\(["']?([^"')]+)"""
 )
+ON_DEMAND = re.compile(r"""\bimport\(["']([^"']+)["']\)""")
+AT_ONCE = "recipes.js"  # imported late, and by every page that opens
 FETCHED = (".css", ".js", ".svg", ".png", ".ico", ".webp", ".woff2")
 
 
@@ -28,26 +30,32 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def weight(port: int) -> Row:
-    """Bytes of `/` and everything it refers to, directly or not, heads included."""
+    """Bytes of `/` and everything that opening it fetches, heads included; and of all the rest."""
     found, foreign, broken = crawl(port)
+    everything, more_foreign, more_broken = crawl(port, on_demand=True)
+    foreign, broken = {*foreign, *more_foreign}, {*broken, *more_broken}
     total = sum(found.values()) / KB
-    measured = f"{total:.0f} KB in {len(found)} files"
+    later = sum(everything.values()) / KB - total
+    measured = f"{total:.0f} KB in {len(found)} files (on demand: {later:.0f} KB more)"
     if foreign:
         measured += f", {len(foreign)} from outside"
     if broken:
-        measured += f", not there: {', '.join(broken)}"
+        measured += f", not there: {', '.join(sorted(broken))}"
     return Row(
         "page over the wire, compressed, heads included",
         measured,
         "100 KB, nothing from outside",
         "",
         judge(total < 100 and not foreign, not broken),
-        {"bytes": found, "foreign": foreign, "broken": broken},
+        {"bytes": found, "on_demand": later, "foreign": [*foreign], "broken": [*broken]},
     )
 
 
-def crawl(port: int) -> tuple[dict[str, int], list[str], list[str]]:
-    """(bytes of each file, addresses elsewhere, files that are not there), beginning at `/`."""
+def crawl(port: int, *, on_demand: bool = False) -> tuple[dict[str, int], list[str], list[str]]:
+    """(bytes of each file, addresses elsewhere, files that are not there), beginning at `/`.
+
+    What a module imports when it is used only is left out unless `on_demand`.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     found, foreign, broken, waiting = {}, [], [], ["/"]
     while waiting:
@@ -57,7 +65,7 @@ def crawl(port: int) -> tuple[dict[str, int], list[str], list[str]]:
             broken.append(path)
             continue
         found[path] = size
-        for target in references(path, text):
+        for target in references(path, text, on_demand):
             parts = urlsplit(target)
             if parts.netloc:
                 foreign.append(target)
@@ -74,10 +82,13 @@ def seen(found: dict, waiting: list) -> set[str]:
     return known | {urlsplit(path).path for path in known if path.endswith(".js")}
 
 
-def references(path: str, text: str) -> Iterator[str]:
+def references(path: str, text: str, on_demand: bool) -> Iterator[str]:
     """The addresses a page, style sheet or module refers to."""
+    later = {target for target in ON_DEMAND.findall(text) if not target.endswith(AT_ONCE)}
     for match in LINK.finditer(text):
         target = next(part for part in match.groups() if part)
+        if target in later and not on_demand:
+            continue
         if not target.startswith(("data:", "mailto:")) and "${" not in target:
             yield urljoin(path, target)
 
