@@ -121,11 +121,14 @@ def test_a_long_run_shows_its_peak_and_each_step_when_zoomed(live_server, visit)
     page, dialog = opened(visit, live_server, job)
     whole = dialog.get_by_role("button", name="Whole run")
     expect(whole).to_be_disabled()
+    coarse = dialog.get_by_text("zoom in for every step")
+    expect(coarse).to_be_visible()
     with page.expect_response(lambda answer: "from=" in answer.url) as answer:
         drag(page, dialog, 0.40, 0.46)
     steps = answer.value.json()["step"]
     assert steps == list(range(steps[0], steps[-1] + 1))
     assert steps[0] < 12_345 < steps[-1]
+    expect(coarse).to_be_hidden()
     page.keyboard.press("ArrowRight")
     first = int(plot(dialog).get_attribute("aria-valuenow"))
     page.keyboard.press("ArrowRight")
@@ -288,6 +291,20 @@ def test_a_run_under_way_goes_on_in_the_chart(live_server, visit):
     expect(dialog.get_by_text("0.0156 now")).to_be_visible()
     runner.kill()
     runner.wait(10)
+
+
+def test_a_server_that_is_away_is_told_and_waited_for(live_server, visit):
+    job = make_run(live_server.home, "alpha", 50)
+    page = visit(f"{live_server.url}/?job={job}")
+    opener = page.get_by_role("button", name=OPENER)
+    expect(opener).to_be_visible()
+    page.route("**/metrics?*", lambda route: route.abort())
+    opener.click()
+    dialog = page.get_by_role("dialog", name="Loss of")
+    expect(dialog.get_by_role("status").first).to_contain_text("The server does not answer.")
+    page.unroute("**/metrics?*")
+    expect(dialog.get_by_text("50 steps · loss")).to_be_visible()
+    expect(dialog.get_by_role("status").first).to_be_empty()
 
 
 def test_the_chart_is_kept_as_a_picture_and_as_a_table(live_server, visit, tmp_path):

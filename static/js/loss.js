@@ -22,6 +22,7 @@ export function drawLoss(job) {
   const { step, total, epoch, loss } = job.progress ?? {};
   const training = !job.stage || job.stage.index === job.stage.count;
   if (!training || !step || loss === null || loss === undefined) return;
+  if (fetching && step > 1 && !chart.steps.length) return; // what came before is on its way
   chart.total = total;
   const gap = chart.add(step, loss, epoch);
   if (gap || job.state !== "running") fill(job.state !== "running");

@@ -129,7 +129,7 @@ class LossChart {
       this.empty,
     );
     this.reading = el("p", { className: "numbers curve-reading" });
-    this.note = el("p", { className: "small quiet", hidden: true });
+    this.note = el("p", { className: "small quiet curve-note", role: "status" });
     this.legend = el("tbody");
     const heads = ["Run", "At the cursor", "Smoothed", "Final loss", "Lowest"].map((text) =>
       el("th", { scope: "col", textContent: text }),
@@ -244,8 +244,9 @@ class LossChart {
     try {
       if (stale.some((line) => line.read)) await this.readStates(stale);
       await Promise.all(stale.map((line) => this.readOne(line)));
+      this.problem = "";
     } catch (error) {
-      this.tellProblem(error.whole ?? error.message);
+      this.problem = `${error.whole ?? error.message} The chart goes on once there is an answer.`;
     }
     this.redraw();
     if (this.dialog.open && this.lines.some((line) => !line.over)) {
@@ -318,9 +319,9 @@ class LossChart {
       range = from <= low && to >= high ? null : [from, to];
     }
     this.range = range;
+    for (const line of this.lines) line.keepIf(range, this.state.by);
     clearTimeout(this.looking);
-    if (!range) for (const line of this.lines) line.lookAway();
-    else
+    if (range)
       this.looking = setTimeout(
         () => this.lines.forEach((line) => this.lookCloser(line).catch(() => {})),
         LOOK_MS,
@@ -631,7 +632,7 @@ class LossChart {
   /** What was asked for and can't be drawn is said. */
   tellNotes() {
     const { whole } = this.lines[0] ?? { whole: {} };
-    const notes = [];
+    const notes = this.problem ? [this.problem] : [];
     const some = whole.step?.length;
     if (some && this.state.lr && whole.lr_reason)
       notes.push(`No line for the learning rate: ${whole.lr_reason}.`);
@@ -639,12 +640,9 @@ class LossChart {
       notes.push("No line for VRAM: this run has no figures of a card.");
     if (some && this.state.log && whole.loss.some((value) => value !== null && value <= 0))
       notes.push("A log scale has no place for losses of 0 and below.");
-    this.tellProblem(notes.join(" "));
-  }
-
-  tellProblem(text) {
-    say(this.note, text);
-    this.note.hidden = !text;
+    if (this.lines.some((line) => line.shown.thinned))
+      notes.push("Of a run this long the peaks and the average are drawn: zoom in for every step.");
+    say(this.note, notes.join(" "));
   }
 
   drawLegend(look) {
@@ -771,6 +769,7 @@ export async function openChart(id) {
     chart ??= new LossChart();
     await chart.open(id);
   } catch (error) {
+    chart?.dialog.close(); // the message would lie under it
     complain(error);
   }
 }

@@ -43,7 +43,7 @@ export class Picker {
     const near = runs.filter((job) => job.project === own.project);
     const far = runs.filter((job) => job.project !== own.project);
     const groups = [
-      [`Folder ${own.project}`, near],
+      [own.project ? `Folder ${own.project}` : "Without a folder", near],
       [near.length ? "Other folders" : "All folders", far],
     ];
     this.list.replaceChildren(

@@ -78,6 +78,14 @@ export class Series {
     return true;
   }
 
+  /** Keep the part that was fetched only while it covers what is shown; the whole, if coarser, is there at once. */
+  keepIf(range, by) {
+    if (!this.part) return;
+    const places = this.along(this.part, by);
+    const ends = this.part.step.at(-1) === this.whole.step.at(-1);
+    if (!range || places[0] > range[0] || (places.at(-1) < range[1] && !ends)) this.lookAway();
+  }
+
   lookAway() {
     this.asked = this.part = null;
   }
