@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from math import isfinite
@@ -77,7 +76,7 @@ class Run:
         if known is None or known[0] != stamp:
             if len(_losses) > 64:
                 _losses.clear()
-            known = _losses[self.id] = (stamp, metrics.read_columns(path, sys.maxsize))
+            known = _losses[self.id] = (stamp, metrics.read_columns(path, points=None))
         return known[1]
 
     def loss_at(self, *, epoch: int | None = None, step: int | None = None) -> dict:

@@ -108,8 +108,9 @@ async function show() {
   say(told, count ? `${(current + 1).toLocaleString("en")} of ${lines(count, "line")}${most}` : "Not found");
   for (const button of [previous, next]) button.disabled = !count;
   if (!count) return;
+  const mine = asked;
   const place = await showLine(offsets[current]);
-  if (place) mark(place);
+  if (place && mine === asked) mark(place);
 }
 
 /** Light up what was looked for in a line; without the browser's highlights the line is selected. */
