@@ -50,11 +50,11 @@ lint() {
     return "$failed"
 }
 
-# How many test files run side by side: one more than there are cores, as tests wait a lot.
+# How many test files run side by side: more than there are cores would make browsers slow.
 workers() {
     local cores
     cores=$(nproc 2>/dev/null || echo 1)
-    echo $((cores < 5 ? cores + 1 : 6))
+    echo $((cores < 6 ? cores : 6))
 }
 
 install_packages

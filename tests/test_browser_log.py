@@ -68,6 +68,16 @@ def numbers(text: str) -> list[int]:
     return [int(n) for n in re.findall(r"^line (\d+) of it", text, re.M)]
 
 
+def go(page, key: str, arrived) -> None:
+    """Press a key until the numbers of the lines in the page say that one has arrived."""
+    for _ in range(300):
+        page.keyboard.press(key)
+        page.wait_for_timeout(60)
+        if arrived(numbers(page.evaluate(ALL))):
+            return
+    raise AssertionError(f"{key} never led there")
+
+
 def search(page):
     page.get_by_role("button", name="Search", exact=True).click()
     return page.get_by_role("searchbox", name="Search the log")
@@ -85,16 +95,11 @@ def test_scrolling_up_brings_what_comes_before_without_gap_or_double(long_log, v
     assert 0 < first < LINES
     expect(page.get_by_text("of the log come before this")).to_be_attached()
     pane.focus()
-    for _ in range(45):
-        page.keyboard.press("Home")
-        page.wait_for_timeout(60)
+    go(page, "Home", lambda there: there[0] < first - 20_000)
     there = numbers(page.evaluate(ALL))
-    assert there[0] < first - 20_000
     assert there == list(range(there[0], there[0] + len(there)))
     assert page.locator(".log-block").count() <= 500
-    for _ in range(40):  # and down again, beyond what the page keeps
-        page.keyboard.press("End")
-        page.wait_for_timeout(60)
+    go(page, "End", lambda there: there[-1] == LINES - 1)
     expect(pane).to_contain_text("TRAINING COMPLETED!")
     there = numbers(page.evaluate(ALL))
     assert there == list(range(there[0], LINES))

@@ -202,10 +202,10 @@ def test_pairs_are_found_as_by_comparing_all_and_quickly():
         for n in range(3000)
     }
     alike = {str(n): Look((0, 0, 0), phash=7, colours=(9,) * 48, digest=str(n)) for n in range(400)}
-    begun = time.perf_counter()
+    begun = time.process_time()
     looks.groups(many)
     assert len(looks.groups(alike)[1][0]) == 400
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 # -- blur ------------------------------------------------------------------------------------------

@@ -137,8 +137,8 @@ def test_how_often_a_training_saves_is_read_from_its_command(argv, every):
 
 @needs_chromium
 def test_on_the_page_it_is_the_milder_choice_and_can_be_taken_back(program, visit):
-    ball = practice(program, 0.2)
-    job = begin(ball, image_repeats=4)
+    ball = practice(program, 0.4)
+    job = begin(ball, epoch=1, image_repeats=12)
     page = visit(f"{ball.url}/?project=ball")
     stop = page.get_by_role("button", name="Stop training")
     stop.click()
@@ -154,6 +154,6 @@ def test_on_the_page_it_is_the_milder_choice_and_can_be_taken_back(program, visi
     dialog.get_by_role("button", name="Keep training").click()
     stop.click()
     dialog.get_by_role("button", name="Stop after this epoch").click()
-    expect(page.get_by_role("heading", name="Training stopped")).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("heading", name="Training stopped")).to_be_visible(timeout=60_000)
     expect(page.get_by_text("as asked.").first).to_be_visible()
     wait_in(page, lambda: ball.get(f"/api/jobs/{job}")["state"] == "stopped", "the end")
