@@ -50,7 +50,8 @@ lint() {
     return "$failed"
 }
 
-# How many test files run side by side: more than there are cores would make browsers slow.
+# How many test files run side by side: more than there are cores would make browsers slow. They
+# come by name: those with a browser early, so that the quick ones fill up the end.
 workers() {
     local cores
     cores=$(nproc 2>/dev/null || echo 1)
@@ -71,7 +72,7 @@ export MUSUBITLX_CHROMIUM
 lint_status=0
 lint || lint_status=1
 status=0
-.test-venv/bin/python -m pytest -n "$(workers)" --dist loadfile "$@" || status=$?
+.test-venv/bin/python -m pytest -n "$(workers)" --dist loadfile --no-loadscope-reorder "$@" || status=$?
 [ "$lint_status" = 0 ] || shout "ruff or shellcheck found something, see above"
 [ "$status" = 0 ] || exit "$status"
 exit "$lint_status"
