@@ -806,7 +806,7 @@ def download_samples(name: str):
     found = samples.chosen(samples.listed(project, house.jobs.all()), run)
     response = Response(samples.zipped(project, found), mimetype="application/zip")
     title = f"{project.name} samples.zip"
-    response.headers.set("Content-Disposition", "attachment", filename=title)
+    response.headers["Content-Disposition"] = attachment(title)
     return response
 
 
@@ -1022,9 +1022,7 @@ def show_metrics(job: str):
     found = house.jobs.get(job)
     if request.args.get("format") == "csv":
         response = Response(house.server.offload(curves.as_csv, found), mimetype="text/csv")
-        response.headers.set(
-            "Content-Disposition", "attachment", filename=f"{curves.name_of(found)}.csv"
-        )
+        response.headers["Content-Disposition"] = attachment(f"{curves.name_of(found)}.csv")
         return response
     first, last = (
         whole_number(name, 0) if name in request.args else None for name in ("from", "to")
@@ -1211,6 +1209,13 @@ def check_room(project: Project, size: int) -> None:
 
 
 # -- what answers hold ----------------------------------------------------------------------------
+
+
+def attachment(name: str) -> str:
+    """The header of a download called so; a name that is not ASCII in the form of RFC 6266 too."""
+    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "_" for c in name)
+    more = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'attachment; filename="{plain}"{more}'
 
 
 def path_of(*parts: str) -> str:

@@ -70,10 +70,10 @@ TRACEBACK = "Traceback (most recent call last):"
 EXCEPTION = re.compile(r"([A-Za-z_][\w.]*)(: .*)?", re.DOTALL)
 IGNORED = "Exception ignored in"
 NO_MORE = re.compile(  # what follows an exception's text: a bar, a log record, another exception
-    r"\d+%\||it/s\b|s/it\b|^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):|"
+    r"\d{1,12}%\||it/s\b|s/it\b|^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):|"
     r"Traceback \(most|^Exception ignored"
 )
-OPEN_BAR = re.compile(r"\d+%\||\d+it \[")
+OPEN_BAR = re.compile(r"\d{1,12}%\||\d{1,12}it \[")
 USAGE_ERROR = re.compile(r"(?m)^\S+: error: .*$")
 NO_FILE_ERROR = re.compile(r"can't open file .*")
 BARE_ERROR = re.compile(r"(?m)^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception): .*$")
@@ -162,7 +162,7 @@ LIBRARY = re.compile(r"site-packages|[/\\]lib[/\\]python3|<frozen ")
 USAGE = re.compile(r"usage: |\s+\[-|\s+-")
 # Lines of the runner, and what Musubi always says though nothing is wrong.
 IDLE = re.compile(r"===|\$ |MusubiTLX |Started \d|Trying to import sage|Failed to import sage")
-BAR = re.compile(r"(.*?)\d+(?:%\||it \[)")  # its title
+BAR = re.compile(r"(.*?)\d{1,12}(?:%\||it \[)")  # its title
 SAID_BEFORE, FRAMES, OF_THE_ERROR = 2, 3, 4  # at most; a frame has two lines
 
 

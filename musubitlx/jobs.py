@@ -27,6 +27,7 @@ SUCCEEDED, FAILED, STOPPED, INTERRUPTED = "succeeded", "failed", "stopped", "int
 ENDED = (SUCCEEDED, FAILED, STOPPED, INTERRUPTED)
 NEXT = {QUEUED: (RUNNING, STOPPED, FAILED), RUNNING: ENDED, **{state: () for state in ENDED}}
 
+GONE = ".gone-"  # before the id, in the name of a record that is being removed
 READ = ("job.json", "request.json", "status.json", "stop")
 NUMBER = (int, float)
 RECORD_TYPES = {
@@ -327,7 +328,12 @@ class Jobs:
             raise Conflict("This run is not over yet. Stop it first.")
         if job.state == INTERRUPTED and not is_settled(job):
             raise Conflict("What is left of this run is being cleared up. Try again in a moment.")
-        shutil.rmtree(job.folder)
+        gone = job.folder.with_name(f"{GONE}{job.id}")
+        try:
+            job.folder.rename(gone)  # in one step: half a record would read as a queued one
+        except FileNotFoundError:
+            raise NotFound("There is no such job (any more).") from None
+        shutil.rmtree(gone, ignore_errors=True)
 
     # -- runners -------------------------------------------------------------------------------
 

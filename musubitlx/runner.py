@@ -278,7 +278,7 @@ class Execution:
         if not stage or not isinstance(settings, dict) or not isinstance(load, dict):
             return None
         card = resources.chosen_card(self._poller.snapshot()["gpus"])
-        with suppress(TypeError):  # a record of another version
+        with suppress(Exception):  # an odd record; the end has to be written down all the same
             return remedies.fix(
                 found,
                 remedies.Run(

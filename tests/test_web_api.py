@@ -383,3 +383,32 @@ def test_a_log_comes_in_pieces_and_can_be_searched(ball):
     assert whole[found["offsets"][0] :].startswith(b"TRAINING COMPLETED!")
     assert ball.call("GET", f"/api/jobs/{job}/log/search?q=").status_code == 422
     assert ball.call("GET", "/api/jobs/nope/log/search?q=a").status_code == 404
+
+
+def test_downloads_of_names_in_any_writing_arrive(live_server):
+    live_server.post("/api/projects", {"name": "日本"})
+    assert live_server.upload("日本", pictures(3)).status_code == 201
+    settings = {**SMALL, "output_name": "日本", "samples_enabled": True, "sample_at_first": True}
+    settings |= {"sample_prompt_text": "a ball --w 64 --h 64 --s 2", "sample_every_epochs": 1}
+    job = live_server.post("/api/projects/日本/train", {"settings": settings})["id"]
+    assert live_server.wait_for(job)["state"] == "succeeded"
+    run = live_server.get("/api/projects/日本/samples")["samples"][0]["run"]
+    for path in (
+        f"/api/projects/日本/samples.zip?run={run}",
+        f"/api/jobs/{job}/metrics?format=csv",
+    ):
+        answer = live_server.call("GET", path)
+        assert answer.status_code == 200, answer.text[:300]
+        assert "filename*=UTF-8''%E6%97%A5" in answer.headers["Content-Disposition"]
+
+
+def test_a_run_deleted_from_two_browsers_at_once_is_gone_for_both(ball):
+    from concurrent.futures import ThreadPoolExecutor
+
+    job = ball.post("/api/projects/ball/train", {"settings": SMALL})["id"]
+    ball.wait_for(job)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ball.call("DELETE", f"/api/jobs/{job}"), range(4)))
+    assert sorted(answer.status_code for answer in answers)[0] == 200
+    assert {answer.status_code for answer in answers} <= {200, 404}
+    assert not [path for path in (ball.home / "output/.jobs").iterdir() if job in path.name]
