@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from musubitlx import notes, settings
-from musubitlx.errors import NotFound, UserError
+from musubitlx.errors import UserError
 from musubitlx.home import stamp_of
 from musubitlx.jobs import QUEUED, Job, Jobs, is_settled
 from musubitlx.logs import read_tail
@@ -189,8 +189,7 @@ def forget(jobs: Jobs, job_ids: Iterable[str]) -> tuple[list[str], list[dict]]:
     removed, kept = [], []
     for job_id in dict.fromkeys(job_ids):
         try:
-            with suppress(NotFound):  # somebody else was quicker
-                jobs.forget(job_id)
+            jobs.forget(job_id)
             removed.append(job_id)
         except UserError as error:
             kept.append({"id": job_id, "error": str(error)})
