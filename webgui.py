@@ -971,7 +971,7 @@ def show_report(job: str):
         lambda: report.build(found, own.home, trainer, own.poller.snapshot(), secrets)
     )
     response = Response(packed, mimetype="application/zip")
-    response.headers["Content-Disposition"] = f'attachment; filename="musubitlx-run-{found.id}.zip"'
+    response.headers["Content-Disposition"] = attachment(f"musubitlx-run-{found.id}.zip")
     return response
 
 
