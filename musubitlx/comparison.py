@@ -57,10 +57,10 @@ def options_of(words: list[str]) -> dict[str, str]:
 
 
 def _flags(pair: Pair) -> Iterator[tuple]:
-    stages = [{s.get("name"): s for s in history.stages_of(job)} for job in pair]
+    stages = [{s["name"]: s for s in job.stages} for job in pair]
     for stage in dict.fromkeys([*stages[0], *stages[1]]):
-        found = [options_of(history.words_of(of.get(stage) or {})) for of in stages]
-        title = next(of[stage].get("title") for of in stages if stage in of)
+        found = [options_of(of[stage]["argv"] if stage in of else []) for of in stages]
+        title = next(of[stage]["title"] for of in stages if stage in of)
         for name in dict.fromkeys([*found[0], *found[1]]):
             if name not in MADE_OF_SETTINGS and name != "--batch_size":
                 yield f"Flags: {title}", name, [one.get(name, "") for one in found]

@@ -28,19 +28,14 @@ def as_csv(job: Job) -> str:
 
 def name_of(job: Job) -> str:
     """What the files made of a run's figures are called, without an ending."""
-    settings = job.record.get("settings")
-    name = settings.get("output_name") if isinstance(settings, dict) else None
-    return f"{name if isinstance(name, str) and name else job.kind}_{job.id}_loss"
+    return f"{job.settings.get('output_name') or job.kind}_{job.id}_loss"
 
 
 def _schedule(job: Job) -> schedules.Schedule:
     """The schedule of the training stage, the last one."""
     if job.kind != "train" or not job.stages:
         return schedules.Schedule(reason="this is no training")
-    argv = job.stages[-1].get("argv") if isinstance(job.stages[-1], dict) else None
-    if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
-        return schedules.Schedule(reason="the run's record does not say how it was started")
-    return schedules.of_command(argv[2:], _total(job))
+    return schedules.of_command(job.stages[-1]["argv"][2:], _total(job))
 
 
 def _total(job: Job) -> int | None:

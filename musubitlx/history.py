@@ -32,7 +32,7 @@ def row(job: Job, note: str = "") -> dict:
     `training` says that the progress is that of training, not of a caching stage.
     """
     told = job.as_dict()
-    given = settings_of(job)
+    given = job.settings
     names = ("id", "kind", "queue", "project", "title", "practice", "state", "stopping", "reason")
     names += ("created", "started", "ended", "stage", "after_epoch")
     known = {name: value for name, value in told["progress"].items() if value is not None}
@@ -51,11 +51,10 @@ def details(job: Job) -> dict:
     """Everything about a run that its record and its log tell."""
     note = notes.read(job.folder)
     return {
-        "settings": settings_of(job),
+        "settings": job.settings,
         "rows": setting_rows(job),
         "commands": [
-            {"title": stage.get("title"), "command": shlex.join(words_of(stage))}
-            for stage in stages_of(job)
+            {"title": stage["title"], "command": shlex.join(stage["argv"])} for stage in job.stages
         ],
         "dataset_config": file_of(job, "dataset_config.toml"),
         "images": len(images_of(job)),
@@ -68,13 +67,6 @@ def details(job: Job) -> dict:
 
 
 # -- what a record holds ---------------------------------------------------------------------------
-# Records may be old or damaged: what is not of the type it should be counts as missing.
-
-
-def settings_of(job: Job) -> dict:
-    """The settings of a run by name, as they were checked; empty for a job without any."""
-    given = job.record.get("settings")
-    return given if isinstance(given, dict) else {}
 
 
 def setting_rows(job: Job) -> list[dict]:
@@ -82,7 +74,7 @@ def setting_rows(job: Job) -> list[dict]:
 
     `default` says that the value is the one nobody has to choose.
     """
-    given = settings_of(job)
+    given = job.settings
     return [
         {
             "name": one.name,
@@ -104,28 +96,14 @@ def typed(value: object) -> str:
     return str(settings.as_typed(value))
 
 
-def stages_of(job: Job) -> list[dict]:
-    """The stages of a job as they are on record."""
-    return [stage for stage in job.record.get("stages", []) if isinstance(stage, dict)]
-
-
-def words_of(stage: dict) -> list[str]:
-    """The command of a stage."""
-    words = stage.get("argv")
-    return [str(word) for word in words] if isinstance(words, list) else []
-
-
 def images_of(job: Job) -> list[str]:
     """The names of the images of a run."""
-    paths = job.record.get("inputs")
-    return [Path(str(path)).name for path in paths] if isinstance(paths, list) else []
+    return [Path(path).name for path in job.inputs]
 
 
 def file_of(job: Job, name: str) -> str:
     """The text of a file that belongs to the run, such as dataset_config.toml; or empty."""
-    files = job.record.get("files")
-    found = files.items() if isinstance(files, dict) else ()
-    return next((str(text) for path, text in found if Path(path).name == name), "")
+    return next((text for path, text in job.files.items() if Path(path).name == name), "")
 
 
 def captions_of(job: Job) -> dict[str, str]:
@@ -141,10 +119,10 @@ def captions_of(job: Job) -> dict[str, str]:
 def versions_of(job: Job) -> dict[str, str]:
     """The versions of MusubiTLX and of the trainer, as far as they are on record."""
     made_by = ""
-    for stage in stages_of(job):
-        with suppress(KeyError, TypeError):
-            made_by = made_by or str(stage["caches"]["with"]["trainer"])
-    trainer = "practice trainer" if job.record.get("practice") else made_by.removeprefix("musubi ")
+    for stage in job.stages:
+        made_with = stage.get("caches", {}).get("with", {})
+        made_by = made_by or str(made_with.get("trainer") or "")
+    trainer = "practice trainer" if job.practice else made_by.removeprefix("musubi ")
     told = {"MusubiTLX": job.record.get("version"), "Musubi Tuner": trainer}
     return {name: str(version) for name, version in told.items() if version}
 

@@ -198,9 +198,12 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def read_json(path: Path) -> dict | None:
-    """Return the JSON object in `path`, or None when it is missing, cut short or no object."""
+    """Return the JSON object in `path`, or None when it is missing, cut short or no object.
+
+    NaN and infinities, which JSON does not have, become None.
+    """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), parse_constant=lambda _: None)
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -18,9 +18,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from musubitlx import __version__, births, processes
+from musubitlx import __version__, births, processes, records
 from musubitlx.errors import Conflict, NotFound
-from musubitlx.home import PACKAGE_ROOT, Home, child, is_storable, read_json, stamp_of, write_json
+from musubitlx.home import PACKAGE_ROOT, Home, child, read_json, stamp_of, write_json
 
 QUEUED, RUNNING = "queued", "running"
 SUCCEEDED, FAILED, STOPPED, INTERRUPTED = "succeeded", "failed", "stopped", "interrupted"
@@ -29,20 +29,6 @@ NEXT = {QUEUED: (RUNNING, STOPPED, FAILED), RUNNING: ENDED, **{state: () for sta
 
 GONE = ".gone-"  # before the id, in the name of a record that is being removed
 READ = ("job.json", "request.json", "status.json", "stop")
-NUMBER = (int, float)
-RECORD_TYPES = {
-    **dict.fromkeys(("id", "kind", "queue", "title", "log"), str),
-    "created": NUMBER,
-    "stages": list,
-}  # what a record must have to be one
-REQUEST_TYPES = {"stop": NUMBER, "position": NUMBER, "after_epoch": bool}
-STATUS_TYPES = {
-    **dict.fromkeys(("state", "bar", "reason", "hint"), str),
-    **dict.fromkeys(("started", "ended", "last_seen"), NUMBER),
-    **dict.fromkeys(("runner", "child", "stage", "progress", "diagnosis", "warning"), dict),
-    **dict.fromkeys(("exit_code", "last_epoch"), int),
-    "outputs": list,
-}
 SILENCE_S = 60.0  # a runner on another machine that wrote nothing for so long is taken for dead
 HOST = socket.gethostname()
 
@@ -100,16 +86,14 @@ class Job:
     def __init__(self, folder: Path):
         self.folder = folder
         self.id = folder.name
-        self.record = read_json(folder / "job.json") or {}
-        self.status = _typed(read_json(folder / "status.json"), STATUS_TYPES)
-        self.request = _typed(read_json(folder / "request.json"), REQUEST_TYPES)
-        self._stop_file = (folder / "stop").exists()
+        self.record = records.job(read_json(folder / "job.json"))
+        self.status = records.status(read_json(folder / "status.json"))
+        self.request = request_of(folder)
 
     @property
     def usable(self) -> bool:
         """The record is one of ours, whole, and in the folder it names."""
-        right = all(isinstance(self.record.get(n), kind) for n, kind in RECORD_TYPES.items())
-        return right and self.record["id"] == self.id and is_storable(self.id)
+        return self.record.get("id") == self.id
 
     def __getattr__(self, name: str):
         """What was asked for, by name: kind, queue, project, title, stages, log, created…"""
@@ -134,11 +118,8 @@ class Job:
         if not path.exists():
             return STOPPED if self.stop_asked else QUEUED
         claim = read_json(path) or {}  # one that can't be read is a dead runner's
-        seen = claim.get("time")
-        alive = runner_lives(
-            {"runner": claim, "last_seen": seen if isinstance(seen, NUMBER) else 0}
-        )
-        return QUEUED if alive else INTERRUPTED
+        seen = records.status({"last_seen": claim.get("time")})
+        return QUEUED if runner_lives({"runner": claim, **seen}) else INTERRUPTED
 
     @property
     def ended(self) -> bool:
@@ -148,7 +129,7 @@ class Job:
     @property
     def stop_asked(self) -> bool:
         """Somebody asked for it to stop."""
-        return self._stop_file or bool(self.request.get("stop"))
+        return bool(self.request.get("stop"))
 
     @property
     def stops_after_epoch(self) -> bool:
@@ -186,16 +167,18 @@ class Job:
             "progress": {**NO_PROGRESS, **status.get("progress", {})},
             "bar": status.get("bar") if state == RUNNING else None,
             "exit_code": status.get("exit_code"),
-            "outputs": [path for path in status.get("outputs", []) if isinstance(path, str)],
+            "outputs": status.get("outputs", []),
             "started": status.get("started"),
             "ended": status.get("ended") or self._untold_end(state),
         }
 
 
-def _typed(found: dict | None, types: dict) -> dict:
-    """The entries of a file that are of the type they should be; the others are as if not there."""
-    given = found or {}
-    return {name: given[name] for name in types if isinstance(given.get(name), types[name])}
+def request_of(folder: Path) -> dict:
+    """What is asked of the job in a folder: `request.json`, and the empty file `stop`."""
+    asked = records.request(read_json(folder / "request.json"))
+    if not asked.get("stop") and (stamp := stamp_of(folder / "stop")):
+        asked["stop"] = stamp.modified / 1e9
+    return asked
 
 
 def runner_lives(status: dict) -> bool:
@@ -236,7 +219,7 @@ class Jobs:
         """
         known = self._read.get(folder.name)
         if known and is_settled(known[1]) and stamp_of(folder / "status.json") == known[0][2]:
-            return known[1]  # nothing is written to it any more
+            return known[1] if known[1].usable else None  # nothing is written to it any more
         stamp = tuple(stamp_of(folder / name) for name in READ)
         if stamp[0] is None:
             self._read.pop(folder.name, None)
@@ -358,6 +341,8 @@ class Jobs:
         to be ended and whose end has to be written down; runners do both.
         """
         self._runners = [runner for runner in self._runners if runner.poll() is None]
+        for gone in self.folder.glob(f"{GONE}*"):  # whoever removed it did not come to the end
+            shutil.rmtree(gone, ignore_errors=True)
         jobs = self.all()
         busy = {job.queue for job in jobs if job.state == RUNNING}
         idle = {job.queue for job in jobs if needs_runner(job)} - busy

@@ -205,13 +205,13 @@ def read_lines(log: Path, offset: int, limit: int = READ_BYTES) -> tuple[str, in
     `offset` and `limit` are bytes. A line that has no end yet waits for the
     next call, unless it alone is longer than `limit`: then it comes in parts,
     cut between characters. Bytes that are not UTF-8 become U+FFFD. A log that
-    is missing, or not longer than `offset`, reads as empty.
+    is missing, can't be read, or is not longer than `offset`, reads as empty.
     """
     try:
         with log.open("rb") as file:
             file.seek(offset)
             data = file.read(limit)
-    except FileNotFoundError:
+    except OSError:
         return "", offset
     whole = data.rfind(b"\n") + 1
     if not whole and len(data) == limit:

@@ -12,13 +12,14 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import fmean
 from threading import Lock
 
 COLUMNS = ("step", "epoch", "loss", "seconds_per_step", "ram", "vram", "time")
 WHOLE = ("step", "epoch", "ram", "vram")
 PEAKS = (("loss", min), ("loss", max), ("vram", max), ("seconds_per_step", max))
 POINTS = 2000
-KEPT = 8  # runs whose figures stay read
+KEPT_ROWS = 500_000  # of the runs looked at last, some 28 MB
 READ_BYTES = 4_194_304
 TOGETHER = 1000  # lines that are parsed at once
 UNKNOWN = math.nan
@@ -69,6 +70,35 @@ class Figures:
             told["thinned"] = len(chosen) < high - low
             told["epochs"] = [list(begun) for begun in self._epochs]
             return told
+
+    def last_loss(self, most: int, *, epoch: int | None = None, step: int | None = None) -> dict:
+        """{loss, step, steps}: the mean loss of up to `most` steps before a place, that included.
+
+        The place is the end of an epoch, a step, or (neither given) the last row. Steps whose
+        loss is no number are passed over; what is not known is None.
+        """
+        with self._lock:
+            self._refresh()
+            steps, end = self._values["step"], self._end_of(epoch, step)
+            if end == self._begin or (step is not None and steps[end - 1] != step):
+                return {"loss": None, "step": step, "steps": None}
+            part = self._values["loss"][max(self._begin, end - most) : end]
+            known = [value for value in part if value == value]
+            mean = fmean(known) if known else None
+            return {"loss": mean, "step": int(steps[end - 1]), "steps": len(known) or None}
+
+    def _end_of(self, epoch: int | None, step: int | None) -> int:
+        """The row after the last one of an epoch, or after a step."""
+        steps, end = self._values["step"], len(self._values["step"])
+        if step is not None:
+            end = bisect.bisect_right(steps, step, self._begin)
+        later = [first for part, first in self._epochs if epoch is not None and part > epoch]
+        return min(end, bisect.bisect_left(steps, min(later), self._begin)) if later else end
+
+    @property
+    def size(self) -> int:
+        """How many rows are held in memory."""
+        return len(self._values["step"])
 
     def rows(self) -> Iterator[dict]:
         """Every row of the file, those of an earlier count included, as they are now."""
@@ -221,8 +251,9 @@ def figures(path: Path) -> Figures:
     with _known_lock:
         found = _known.pop(path, None) or Figures(path)
         _known[path] = found
-        while len(_known) > KEPT:
-            _known.popitem(last=False)
+        rows = sum(one.size for one in _known.values())
+        while rows > KEPT_ROWS and len(_known) > 1:
+            rows -= _known.popitem(last=False)[1].size
         return found
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from musubitlx import __version__, samples
-from musubitlx.home import write_text
+from musubitlx.home import stamp_of, write_text
 from musubitlx.jobs import Job
 from musubitlx.origins import Run
 from musubitlx.projects import CARD, Project
@@ -37,7 +37,8 @@ OURS = {  # said in the table under a name of their own, or of no interest besid
 def cards(project: Project) -> list[Path]:
     """The cards of a folder, the newest first."""
     found = [path for path in project.path.glob("LORA_README*.md") if CARD.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    stamps = {path: stamp for path in found if (stamp := stamp_of(path))}  # one may just have gone
+    return sorted(stamps, key=lambda path: stamps[path].modified, reverse=True)
 
 
 def write(project: Project, job: Job, *, progress: dict, ended: float) -> Path | None:
@@ -124,7 +125,7 @@ def _front_matter(trigger: str, drawn: list[dict]) -> str:
 
 def _lead(job: Job, trigger: str) -> str:
     lines = ["A LoRA for [Qwen-Image](https://huggingface.co/Qwen/Qwen-Image)."]
-    if job.record.get("practice"):
+    if job.practice:
         lines = [
             "**Practice run: this file shows how everything works. It is not for Qwen-Image.**"
         ]
@@ -205,8 +206,7 @@ def _loss(final: dict) -> str | None:
 
 
 def _command(job: Job) -> list[str]:
-    stage = next((stage for stage in job.stages if stage["name"] == "train"), {})
-    return stage.get("argv", [])[2:]
+    return next((stage["argv"][2:] for stage in job.stages if stage["name"] == "train"), [])
 
 
 def options(words: list[str]) -> dict[str, str]:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from math import isfinite
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
 from musubitlx import metrics
-from musubitlx.home import Stamp, stamp_of
 from musubitlx.jobs import RUNNING, Job
 from musubitlx.projects import Project
 
@@ -20,8 +17,6 @@ UNSEEN_S = 15.0  # the same after a run that broke off: its last sign of life is
 BEFORE_S = 0.1  # file systems tell time in ticks: a file may seem older than it is
 LAST_STEPS = 10  # whose loss is averaged for a checkpoint
 CHECKPOINT = re.compile(r"(?P<lora>.+)-(?:(?P<epoch>\d{6})|step(?P<step>\d{8}))")
-
-_losses: dict[str, tuple[Stamp | None, dict[str, list]]] = {}
 
 
 class Lora(NamedTuple):
@@ -41,8 +36,7 @@ class Run:
 
     def __init__(self, job: Job):
         self.job, self.id = job, job.id
-        settings = job.record.get("settings")
-        self.settings = settings if isinstance(settings, dict) else {}
+        self.settings = job.settings
         self.name = self.settings.get("output_name")
         self.began = job.status["started"]
         state = job.state
@@ -63,21 +57,10 @@ class Run:
 
     def prompts(self) -> list[str]:
         """The lines of its prompt file, as the trainer got them."""
-        for path, text in (self.job.record.get("files") or {}).items():
+        for path, text in self.job.files.items():
             if Path(path).name == "sample_prompts.txt":
                 return [line for line in text.split("\n") if line.strip()]
         return []
-
-    def columns(self) -> dict[str, list]:
-        """Its figures step by step, read anew only when there are more."""
-        path = self.job.folder / "metrics.jsonl"
-        stamp = stamp_of(path)
-        known = _losses.get(self.id)
-        if known is None or known[0] != stamp:
-            if len(_losses) > 64:
-                _losses.clear()
-            known = _losses[self.id] = (stamp, metrics.read_columns(path, points=None))
-        return known[1]
 
     def loss_at(self, *, epoch: int | None = None, step: int | None = None) -> dict:
         """The loss at the end of an epoch, at a step, or (neither given) at the end.
@@ -86,25 +69,8 @@ class Run:
         Musubi shows there is a mean over the last epoch already. `step` is where
         it was read, `steps` of how many it is the mean; all None when not known.
         """
-        columns = self.columns()
-        rows = [
-            (at, value)
-            for at, part, value in zip(
-                columns["step"], columns["epoch"], columns["loss"], strict=True
-            )
-            if isinstance(at, int)
-            and (step is None or at <= step)
-            and (epoch is None or (part or 0) <= epoch)
-        ]
-        if not rows or (step is not None and rows[-1][0] != step):
-            return {"loss": None, "step": step, "steps": None}
-        last = [
-            value
-            for _, value in rows[-LAST_STEPS:]
-            if isinstance(value, (int, float)) and isfinite(value)
-        ]
-        mean = fmean(last) if last else None
-        return {"loss": mean, "step": rows[-1][0], "steps": len(last) or None}
+        figures = metrics.figures(self.job.folder / "metrics.jsonl")
+        return figures.last_loss(LAST_STEPS, epoch=epoch, step=step)
 
     def as_dict(self) -> dict:
         """What the page says of it."""

@@ -153,11 +153,10 @@ def _need(lora: Lora, jobs: Iterable[Job]) -> str | None:
     if lora.run and lora.run.is_running:
         return "The run that writes this file is under way."
     for job in jobs:
-        if not job.ended and any(_names(stage, lora.path.name) for stage in job.stages):
+        if not job.ended and any(_names(stage["argv"], lora.path.name) for stage in job.stages):
             return "A run that is queued or under way begins with this file."
     return None
 
 
-def _names(stage: dict, name: str) -> bool:
-    words = stage.get("argv") or []
-    return any(Path(str(word).split("=", 1)[-1]).name == name for word in words)
+def _names(argv: list[str], name: str) -> bool:
+    return any(Path(word.split("=", 1)[-1]).name == name for word in argv)

@@ -107,9 +107,9 @@ def _run(job: Job) -> dict:
     record |= {name: job.record.get(name) for name in ("created", "version", "practice", "load")}
     return {
         **record,
-        "settings": history.settings_of(job),
+        "settings": job.settings,
         "images": len(history.images_of(job)),
-        "stages": [_stage(stage) for stage in history.stages_of(job)],
+        "stages": [_stage(stage) for stage in job.stages],
         "request": job.request,
         "status": {**job.status, "runner": None, "child": None},
         "state": job.state,
@@ -122,7 +122,7 @@ def _stage(stage: dict) -> dict:
     files = made_of.get("files")
     return {
         **{name: stage.get(name) for name in ("name", "title", "cwd", "env")},
-        "argv": history.words_of(stage),
+        "argv": stage["argv"],
         "caches": {
             "wanted": len(files) if isinstance(files, dict) else 0,
             **{name: made_of.get(name) for name in ("kind", "with", "model")},
@@ -163,8 +163,8 @@ def _packages():
 def _caches(job: Job, home: Home) -> list[dict]:
     """What the folder's index notes now: how many caches of a kind were made with the same."""
     index: dict = {}
-    with suppress(UserError, TypeError):  # a folder on record that can't be one
-        index = read_json(home.project(job.record.get("project")) / caches.INDEX) or {}
+    with suppress(UserError):  # a folder on record that can't be one
+        index = read_json(home.project(job.project) / caches.INDEX) or {}
     rows = index.get("caches")
     found = Counter()
     for name, entry in rows.items() if isinstance(rows, dict) else ():
@@ -219,9 +219,9 @@ class Scrub:
 
 def _secrets_of(job: Job) -> Iterable[str]:
     """What follows an option for a secret, in the commands and in the flags as they were typed."""
-    lines = [history.words_of(stage) for stage in history.stages_of(job)]
+    lines = [stage["argv"] for stage in job.stages]
     with suppress(ValueError):
-        lines.append(shlex.split(history.settings_of(job).get("advanced_flags") or ""))
+        lines.append(shlex.split(job.settings.get("advanced_flags") or ""))
     for words in lines:
         for option, word in itertools.zip_longest(words, words[1:], fillvalue=""):
             name, given, value = option.partition("=")
@@ -236,7 +236,7 @@ def _image_names(job: Job) -> Iterable[tuple[str, str]]:
     for name, number in numbers.items():
         yield name, number + Path(name).suffix
         yield f"{Path(name).stem}.txt", f"{number}.txt"
-    for stage in history.stages_of(job):
+    for stage in job.stages:
         made_of = stage.get("caches")
         files = made_of.get("files") if isinstance(made_of, dict) else None
         for name in files if isinstance(files, dict) else ():

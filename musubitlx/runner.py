@@ -229,6 +229,8 @@ class Execution:
             self.log.line(
                 "Practice run: shows how everything works; its LoRA is not for Qwen-Image."
             )
+        if self.job.damaged:
+            raise End(FAILED, "The record of this run is damaged.", hint=START_ANEW)
         if gone := [path for path in self.job.inputs if not Path(path).is_file()]:
             raise End(
                 FAILED,
@@ -476,14 +478,11 @@ class Execution:
             raise End(INTERRUPTED, "The runner was told to end, so the run was stopped.")
         if not self.job.folder.is_dir():
             raise End(STOPPED, "Its record was deleted.")
-        asked = any((self.job.folder / name).exists() for name in ("request.json", "stop"))
-        if not asked:
-            return
-        job = Job(self.job.folder)
-        if job.stop_asked:
+        asked = jobs.request_of(self.job.folder)
+        if asked.get("stop"):
             raise End(STOPPED, "Stopped on request.")
-        if job.stops_after_epoch != ("last_epoch" in self.status):
-            self._choose_last_epoch(job.stops_after_epoch)
+        if asked.get("after_epoch", False) != ("last_epoch" in self.status):
+            self._choose_last_epoch(asked.get("after_epoch", False))
 
     def _choose_last_epoch(self, wanted: bool) -> None:
         """Which epoch is to be the last: the one at hand, or the next that is saved."""

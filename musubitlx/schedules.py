@@ -35,7 +35,7 @@ class Schedule:
             return None
         try:
             value = self.rate(step - 1)
-        except (ArithmeticError, ValueError):
+        except (ArithmeticError, ValueError, TypeError, LookupError):  # arguments torch refuses
             return None
         return value if isinstance(value, float) and math.isfinite(value) else None
 

@@ -429,6 +429,26 @@ def read(given: Any) -> tuple[Settings, list[Invalid]]:
     return settings, problems
 
 
+STORED = {"whole": int, "real": (int, float), "flag": bool}  # by kind; all others are text
+MOST = 1e15  # no setting that is a number reaches it
+
+
+def stored(given: Mapping) -> Settings:
+    """Settings from a record, as they were parsed once; what can't be such a value is left out."""
+    return {name: value for name, value in given.items() if _is_stored(BY_NAME.get(name), value)}
+
+
+def _is_stored(row: Setting | None, value: Any) -> bool:
+    if row is None:
+        return False
+    if isinstance(row, FlagsSetting) and value is None:
+        return True
+    if not isinstance(value, STORED.get(row.kind, str)):
+        return False
+    is_number = row.kind in ("whole", "real")
+    return not is_number or (not isinstance(value, bool) and -MOST < value < MOST)
+
+
 def as_typed(value: Any) -> str | bool:
     """A parsed value as a person would type it into the form: `5e-5`, `128`, or on/off as it is."""
     if isinstance(value, float):

@@ -49,9 +49,10 @@ def a_run(
     folder.mkdir(parents=True)
     chosen = {**SETTINGS, "output_dir": project.name, **settings}
     caches = {"caches": {"with": {"trainer": "musubi 0.3.4"}}}
+    train = ["python", "train.py", *(argv or [])]
     stages = [
-        {"name": "latents", "title": "", "argv": [], **caches},
-        {"name": "train", "title": "", "argv": ["python", "train.py", *(argv or [])]},
+        {"name": "latents", "title": "", "argv": [], "cwd": "", **caches},
+        {"name": "train", "title": "", "argv": train, "cwd": ""},
     ]
     record = {
         "id": name,

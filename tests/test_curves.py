@@ -43,7 +43,7 @@ def test_a_record_that_does_not_tell_its_command_has_no_rate(live_server, argv):
     job = make_run(live_server.home, "alpha", 10, argv=argv)
     found = live_server.get(f"/api/jobs/{job}/metrics")
     assert found["step"] == list(range(1, 11))
-    if argv != ["python"]:
+    if argv != ["python"]:  # a training with no flags has the learning rate Musubi begins with
         assert found["lr"] == [None] * 10 and found["lr_reason"]
 
 

@@ -36,7 +36,13 @@ LAYERS = (
     ("musubitlx.estimate", "musubitlx.caches", "musubitlx.recipes"),
     ("musubitlx.origins", "musubitlx.samples", "musubitlx.modelcard", "musubitlx.outputs"),
     ("musubitlx.curves",),
-    ("musubitlx.access", "musubitlx.configs", "musubitlx.jobs", "musubitlx.measured"),
+    (
+        "musubitlx.access",
+        "musubitlx.configs",
+        "musubitlx.records",
+        "musubitlx.jobs",
+        "musubitlx.measured",
+    ),
     (
         "musubitlx.health",
         "musubitlx.uploads",

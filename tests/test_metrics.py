@@ -134,10 +134,41 @@ def test_the_table_has_every_step_with_its_rate(tmp_path):
     ]
 
 
-def test_only_the_runs_looked_at_last_stay_read(tmp_path):
-    for n in range(2 * metrics.KEPT):
+def test_only_the_runs_looked_at_last_stay_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "KEPT_ROWS", 1000)
+    for n in range(8):
+        write_many(tmp_path / f"{n}", 300)
         read_columns(tmp_path / f"{n}")
-    assert len(metrics._known) <= metrics.KEPT
+        assert tmp_path / f"{n}" in metrics._known
+    assert sum(one.size for one in metrics._known.values()) <= 1300
+    assert tmp_path / "6" in metrics._known and tmp_path / "1" not in metrics._known
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ({}, (38.5, 40, 4)),
+        ({"epoch": 1}, (8.5, 10, 4)),
+        ({"epoch": 9}, (38.5, 40, 4)),
+        ({"epoch": 0}, (None, None, None)),
+        ({"step": 12}, (10.5, 12, 4)),
+        ({"step": 2}, (1.5, 2, 2)),
+        ({"step": 41}, (None, 41, None)),
+        ({"step": 25}, (23, 25, 3)),
+    ],
+)
+def test_the_loss_at_a_place_is_that_of_the_last_steps_before_it(tmp_path, place, told):
+    rows = [row(n, loss=n if n != 24 else None, epoch=(n - 1) // 10 + 1) for n in range(1, 41)]
+    write(tmp_path / "m", rows)
+    found = metrics.figures(tmp_path / "m").last_loss(4, **place)
+    loss, step, steps = told
+    assert found["steps"] == steps and found["step"] == step
+    assert found["loss"] == (pytest.approx((22 + 23 + 25) / 3) if step == 25 else loss)
+
+
+def test_the_loss_is_that_of_the_training_that_counts_now(tmp_path):
+    write(tmp_path / "m", [row(1, loss=9), row(2, loss=9), row(1, loss=1)])
+    assert metrics.figures(tmp_path / "m").last_loss(10)["loss"] == 1
 
 
 def test_a_look_into_a_long_run_is_quick_once_it_was_read(tmp_path):

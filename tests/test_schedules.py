@@ -93,3 +93,12 @@ def test_short_runs_and_odd_warm_ups_never_fail(name, total, warm):
     for step in (0, 1, total, total + 1, 10**12):
         value = found.at(step)
         assert value is None or 0 <= value <= 1.01e-4
+
+
+@pytest.mark.parametrize("argument", ["decay_type=1", "warmup_type=None", "decay_type=[]"])
+def test_a_course_that_is_none_has_no_rate(argument):
+    """The run would fail with it; a chart of it does not."""
+    words = ["--lr_scheduler", "warmup_stable_decay", "--lr_decay_steps", "0.5"]
+    words += ["--lr_warmup_steps", "0.2", "--lr_scheduler_args", argument]
+    found = of_command(words, 100)
+    assert None in [found.at(step) for step in (1, 100)]
