@@ -512,7 +512,7 @@ def test_notify():
     """Send a test message: to the address given, else to the one that is kept."""
     body = json_body()
     target = notify.chosen(house.home, body.get("kind"), body.get("url"))
-    house.server.offload(notify.send, target, notify.trial())
+    house.server.offload(notify.try_out, target)
     return {"sent": target.where}
 
 
@@ -804,10 +804,9 @@ def download_samples(name: str):
     """The samples of a run (`?run=`), or all, in one file that is made while it is sent."""
     project, run = open_project(name), request.args.get("run")
     found = samples.chosen(samples.listed(project, house.jobs.all()), run)
-    response = Response(samples.zipped(project, found), mimetype="application/zip")
     title = f"{project.name} samples.zip"
-    response.headers["Content-Disposition"] = attachment(title)
-    return response
+    headers = {"Content-Disposition": attachment(title), "Content-Type": "application/zip"}
+    return streamed(lambda: samples.zipped(project, found), headers)
 
 
 @routes.get("/api/projects/<name>/outputs")
@@ -906,11 +905,13 @@ def stop_job(job: str):
 
     With `{"after_epoch": true}` it stops once the epoch at hand is saved; false takes that back.
     """
-    after_epoch = json_body().get("after_epoch") if request.content_length else None
+    after_epoch = json_body(needed=False).get("after_epoch")
     if after_epoch is None:
         stopped = house.jobs.stop(job)
+    elif isinstance(after_epoch, bool):
+        stopped = house.jobs.stop_after_epoch(job, after_epoch)
     else:
-        stopped = house.jobs.stop_after_epoch(job, bool(after_epoch))
+        raise Invalid("`after_epoch` is true or false.", field="after_epoch")
     house.bell.ring()
     return describe_job(stopped), 202
 
@@ -987,7 +988,21 @@ def show_log(job: str):
         return log_piece(path, whole_number("limit", 0))
     end = whole_size(path)
     start = min(whole_number("offset", 0), end)
-    return log_response(blocks(path, start, end) if end > start else b"", path, start, end)
+    return log_response(part_of_file(path, start, end), path, start, end)
+
+
+def part_of_file(path: Path, start: int, end: int):
+    """The body of an answer: the bytes of a file from `start` to `end`.
+
+    A server that sends files by itself (waitress) gets the file: a client that reads slowly
+    would keep one of its threads.
+    """
+    wrapper = request.environ.get("wsgi.file_wrapper")
+    if end <= start or wrapper is None:
+        return blocks(path, start, end) if end > start else b""
+    file = path.open("rb")
+    file.seek(start)
+    return wrapper(file)
 
 
 def log_piece(path: Path, limit: int) -> Response:
@@ -1001,7 +1016,9 @@ def log_piece(path: Path, limit: int) -> Response:
 
 def log_response(body, path: Path, start: int, end: int) -> Response:
     """A part of a log, and between which bytes of how many it lies."""
-    response = Response(body, mimetype="text/plain")
+    response = Response(body, mimetype="text/plain", direct_passthrough=not isinstance(body, str))
+    if not isinstance(body, str):
+        response.content_length = end - start
     response.headers["X-Log-Size"] = str(path.stat().st_size if path.is_file() else 0)
     response.headers["X-Log-Start"] = str(start)
     response.headers["X-Log-Offset"] = str(end)
@@ -1041,7 +1058,8 @@ def list_runs():
 def stream_runs():
     """The same as an event stream: at first all, then what is new."""
     gone = partial(house.server.gone, request.environ)
-    return streamed(lambda: board.stream(house.history, house.bell, gone, house.server.nap))
+    told = partial(board.stream, house.history, house.bell, gone, house.server.nap)
+    return streamed(told, EVENT_STREAM)
 
 
 @routes.get("/api/runs/compare")
@@ -1070,21 +1088,28 @@ def stream():
     project = request.args.get("project") or None
     if project:
         open_project(project, must_exist=False)
-    return streamed(lambda: house.feed.stream(job, last_id, gone, house.server.nap, project))
+    told = partial(house.feed.stream, job, last_id, gone, house.server.nap, project)
+    return streamed(told, EVENT_STREAM)
 
 
-def streamed(told: Callable[[], Iterable[bytes]]):
-    """An event stream as an answer; 503 when every stream a server can bear is open."""
+EVENT_STREAM = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+
+
+def streamed(told: Callable[[], Iterable[bytes]], headers: dict[str, str]):
+    """An answer that is made while it is sent; 503 when a server can bear no further one."""
     most, streams = house.server.streams, house.streams
     if most is not None and len(streams) >= most:
-        body = {"error": "Too many live views are open.", "field": None, "hint": "Poll instead."}
+        hint = "Try again in a moment, or close other tabs."
+        body = {"error": "Too many live views are open.", "field": None, "hint": hint}
         return body, 503, {"Retry-After": "15"}
     ticket = object()
     streams.add(ticket)
-    response = Response(told(), content_type="text/event-stream; charset=utf-8")
+    response = Response(told(), headers=headers)
     response.call_on_close(lambda: streams.discard(ticket))
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Accel-Buffering"] = "no"
     return response
 
 
@@ -1136,11 +1161,16 @@ def local_path(target: str | None) -> str:
     return (target or "/") if safe else "/"
 
 
-def json_body() -> dict:
-    """The JSON object of a request; UserError if it is something else."""
+def json_body(*, needed: bool = True) -> dict:
+    """The JSON object of a request; UserError if it is something else.
+
+    Where none is `needed`, a request without a body is one with an empty object.
+    """
     data = request.stream.read(JSON_BYTES + 1)
     if len(data) > JSON_BYTES:
         raise TooLarge(f"The request is longer than {JSON_BYTES // 1_000_000} MB.")
+    if not data and not needed:
+        return {}
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,13 +25,18 @@ USUAL_PX = 1024 * 1024  # an image of the tables
 # -- steps -----------------------------------------------------------------------------------------
 
 
-def steps(settings: Settings, sizes: Iterable[Size], accumulation: int = 1) -> dict:
+def steps(
+    settings: Settings, sizes: Iterable[Size] | Mapping[Size, int], accumulation: int = 1
+) -> dict:
     """Count a run over images of these sizes (px): steps_per_epoch, steps, looks_per_image.
 
-    `accumulation` are Musubi's gradient accumulation steps: so many batches make a step.
+    Of a mapping the values are how many images have that size. `accumulation` are Musubi's
+    gradient accumulation steps: so many batches make a step.
     """
     area = area_of(settings["resolution"])
-    counts = Counter(bucket_of(size, area) for size in sizes)
+    counts: Counter = Counter()
+    for size, count in Counter(sizes).items():
+        counts[bucket_of(size, area)] += count
     repeats, batch = settings["image_repeats"], settings["batch_size"]
     batches = sum(math.ceil(count * repeats / batch) for count in counts.values())
     per_epoch = math.ceil(batches / max(1, accumulation))

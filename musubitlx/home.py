@@ -76,7 +76,11 @@ def child(root: Path, name: str) -> Path:
     if not is_component(name) or (os.name == "nt" and name_problem(name)):
         raise NotFound("There is nothing by that name.")
     path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # links that lead to one another
+        inside = False
+    if not inside:
         raise NotFound("There is nothing by that name.")
     return path
 

@@ -33,6 +33,7 @@ class Found:
 
 def after(log: Path, offset: int, limit: int = READ_BYTES) -> Piece:
     """Up to `limit` bytes of whole lines from `offset` on; empty where there are none."""
+    offset = min(offset, whole_size(log))
     text, end = read_lines(log, offset, limit)
     return Piece(text, offset, end)
 

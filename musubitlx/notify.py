@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from musubitlx import __version__, yamls
-from musubitlx.errors import Invalid, NotFound, UserError, disk_error
+from musubitlx.errors import Conflict, Invalid, NotFound, UserError, disk_error
 from musubitlx.home import Home, is_storable, read_json, write_json, write_secret
 
 KINDS = {"ntfy": "ntfy", "discord": "Discord", "slack": "Slack", "json": "JSON"}
@@ -101,7 +101,7 @@ def read(home: Home) -> Target | None:
 
 def checked(kind: object, url: object) -> Target:
     """The target a person means; Invalid, without the address, when it can't be one."""
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         known = ", ".join(KINDS)
         raise Invalid(f"The kind of notification must be one of: {known}.", field="kind")
     url = url.strip() if isinstance(url, str) else ""
@@ -129,7 +129,7 @@ def checked(kind: object, url: object) -> Target:
 
 
 def save(home: Home, kind: object, url: object) -> Target:
-    """Keep where messages go. Without `url` the kept one stays, with another kind."""
+    """Keep where messages go. Without `url` the kept one stays if it is of that kind."""
     target = chosen(home, kind, url)
     import yaml
 
@@ -147,8 +147,8 @@ def save(home: Home, kind: object, url: object) -> Target:
 
 def chosen(home: Home, kind: object, url: object) -> Target:
     """The target of a form whose address may be left empty: the kept one is not shown there."""
-    if not url and (kept := read(home)):
-        return checked(kind or kept.kind, kept.url)
+    if not url and (kept := read(home)) and kind in (None, kept.kind):
+        return kept
     return checked(kind, url)
 
 
@@ -299,6 +299,19 @@ def send(target: Target, message: Message) -> None:
         _post(target, message)
 
 
+_trying = threading.Lock()  # held while a test is on its way
+
+
+def try_out(target: Target) -> None:
+    """Send a test message, once; Undelivered if that fails, Conflict while another is sent."""
+    if not _trying.acquire(blocking=False):
+        raise Conflict("A test is on its way already.", hint="Try again in a few seconds.")
+    try:
+        _post(target, trial())
+    finally:
+        _trying.release()
+
+
 def _post(target: Target, message: Message) -> None:
     """One attempt. The answer is not read, but for its status."""
     import http.client
@@ -315,21 +328,88 @@ def _post(target: Target, message: Message) -> None:
     # Discord turns away the name that urllib gives itself.
     for name, value in {**headers, **login, "User-Agent": f"MusubiTLX/{__version__}"}.items():
         asked.add_header(name, value)
+    limit = Limit(TIMEOUT_S)
     try:
-        with urllib.request.build_opener(Stay).open(asked, timeout=TIMEOUT_S):
+        opener = urllib.request.build_opener(Stay, *_limited(limit))
+        with limit, opener.open(asked, timeout=TIMEOUT_S):
+            if limit.passed:
+                raise TimeoutError
             return
     except urllib.error.HTTPError as error:
         error.close()
         raise _refusal(target, error.code) from None
     except urllib.error.URLError as error:
-        problem = _trouble(error.reason)
+        problem = _trouble(TimeoutError() if limit.passed else error.reason)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        problem = _trouble(error)
+        problem = _trouble(TimeoutError() if limit.passed else error)
     raise Undelivered(
         f"{target.where} {problem}.",
         again=True,
         hint="Does this machine reach it, and is the address right?",
     ) from None
+
+
+class Limit:
+    """Ends a connection after so many seconds, however slowly the other end goes on talking.
+
+    The timeout of a socket counts anew with every byte that comes.
+    """
+
+    def __init__(self, seconds: float):
+        self.passed = False
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+        self._held: list = []
+
+    def watch(self, connection) -> None:
+        """End this socket, too, when the time is up."""
+        import os
+        import socket
+
+        self._held.append(socket.socket(fileno=os.dup(connection.fileno())))
+
+    def _end(self) -> None:
+        import socket
+
+        self.passed = True
+        for connection in self._held:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Limit:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._timer.cancel()
+        for connection in self._held:
+            connection.close()
+
+
+def _limited(limit: Limit) -> tuple:
+    """Handlers for urllib whose connections are watched by a limit."""
+    import http.client
+    import urllib.request
+
+    class Plain(http.client.HTTPConnection):
+        def connect(self):
+            super().connect()
+            limit.watch(self.sock)
+
+    class Secure(http.client.HTTPSConnection):
+        def connect(self):
+            super().connect()
+            limit.watch(self.sock)
+
+    class Http(urllib.request.HTTPHandler):
+        def http_open(self, asked):
+            return self.do_open(Plain, asked)
+
+    class Https(urllib.request.HTTPSHandler):
+        def https_open(self, asked):
+            return self.do_open(Secure, asked)
+
+    return Http, Https
 
 
 def _trouble(reason: object) -> str:

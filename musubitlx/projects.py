@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -210,12 +211,14 @@ class Project:
     # -- what training left --------------------------------------------------------------------
 
     def outputs(self) -> list[Path]:
-        """The LoRA files, newest first; caches are not among them."""
+        """The LoRA files, newest first; caches are not among them, nor what can't be served."""
         files = {}
         for path in self.path.glob("*.safetensors"):
             if not CACHE.fullmatch(path.name):
-                with suppress(FileNotFoundError):  # a checkpoint the trainer just removed
-                    files[path] = path.stat().st_mtime_ns
+                with suppress(OSError, NotFound):  # a checkpoint the trainer just removed
+                    info = self.file(path.name).stat()
+                    if stat.S_ISREG(info.st_mode):
+                        files[path] = info.st_mtime_ns
         return sorted(files, key=files.get, reverse=True)
 
     def result(self, name: str) -> Path:

@@ -10,6 +10,7 @@ import threading
 import time
 
 from musubitlx.errors import Conflict
+from musubitlx.home import read_json
 from musubitlx.jobs import QUEUED, Job, Jobs
 
 GAP_S = 0.001  # behind the last one that waits; places are in seconds since the epoch
@@ -71,7 +72,8 @@ def put_back(jobs: Jobs, job_id: str) -> Job:
         return job
     if job.status or not job.stop_asked or (job.folder / "claim").exists():
         raise Conflict("This run can't be put back: it had begun.", hint="Start it again instead.")
-    jobs.ask(job, stop=None)
     (job.folder / "stop").unlink(missing_ok=True)
+    if "stop" in (read_json(job.folder / "request.json") or {}):  # a full disk has no room for it
+        jobs.ask(job, stop=None)
     jobs.wake_runner(job.queue)
     return jobs.get(job_id)

@@ -82,7 +82,7 @@ class Recipe:
     def count(self, images: int) -> dict:
         """Steps and looks per image of a run with it, see `estimate.steps`."""
         complete = {**settings.defaults(), **self.settings_for(images)}
-        return estimate.steps(complete, [(SIDE_PX, SIDE_PX)] * _counted(images))
+        return estimate.steps(complete, {(SIDE_PX, SIDE_PX): _counted(images)})
 
     def as_dict(self, images: int) -> dict:
         """What the page needs to offer it for so many images."""

@@ -100,6 +100,11 @@ class GeventServer(Server):
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 super().handle()
 
+            def finalize_headers(self):
+                super().finalize_headers()
+                if self.command == "HEAD":  # else the end of a body follows that is not there
+                    self.response_use_chunked = False
+
             def get_environ(self):
                 return {**super().get_environ(), SOCKET_KEY: self.socket}
 
@@ -142,7 +147,7 @@ class WaitressServer(Server):
                 max_request_body_size=2**44,  # free disk decides
                 ident=None,
             )
-        return getattr(self._server, "effective_port", None) or port
+        return int(getattr(self._server, "effective_port", None) or port)
 
     def serve(self) -> None:
         self._server.run()

@@ -9,6 +9,7 @@ import stat
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -238,6 +239,34 @@ def test_one_who_does_not_answer_is_not_waited_for(service, monkeypatch):
     assert len(server.got) == 2 and time.monotonic() - began < 2.0
 
 
+@pytest.mark.parametrize("begins", [b"HTTP/1.1 200 OK\r\nX: ", b""])
+def test_one_who_answers_without_end_is_not_waited_for(monkeypatch, service, begins):
+    """Each byte that comes would begin the time limit of a socket anew."""
+    monkeypatch.setattr(notify, "TIMEOUT_S", 0.5)
+    over = threading.Event()
+
+    def drip(server):
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.sendall(begins)
+            while not over.wait(0.1):
+                connection.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        target, began = (
+            notify.Target("json", f"http://127.0.0.1:{server.getsockname()[1]}/x"),
+            now(),
+        )
+        with pytest.raises(notify.Undelivered, match="did not answer within"):
+            notify.try_out(target)
+        assert now() - began < 2.0
+        over.set()
+
+
+now = time.monotonic
+
+
 # -- what is kept ----------------------------------------------------------------------------------
 
 
@@ -257,10 +286,16 @@ def test_the_address_is_kept_for_the_owner_only_and_shown_to_nobody(home):
     assert notify.describe(home)["host"] == "hooks.example"
 
 
-def test_the_kind_can_be_changed_without_the_address(home):
+def test_an_address_of_one_service_is_not_taken_for_one_of_another(home):
+    kept = notify.save(home, "slack", f"https://hooks.example/{SECRET}")
+    assert notify.save(home, "slack", "") == kept
+    with pytest.raises(Invalid, match="Enter the address"):
+        notify.save(home, "json", "")
+    assert notify.read(home) == kept
+
+
+def test_what_is_forgotten_is_gone(home):
     notify.save(home, "slack", f"https://hooks.example/{SECRET}")
-    notify.save(home, "json", "")
-    assert notify.read(home) == notify.Target("json", f"https://hooks.example/{SECRET}")
     notify.forget(home)
     assert notify.read(home) is None
     with pytest.raises(NotFound):
@@ -271,6 +306,8 @@ def test_the_kind_can_be_changed_without_the_address(home):
     ("kind", "url"),
     [
         ("mail", "https://a.example/x"),
+        (["ntfy"], "https://a.example/x"),
+        ({}, "https://a.example/x"),
         ("json", ""),
         ("json", None),
         ("json", 7),
@@ -291,7 +328,9 @@ def test_what_is_no_webhook_is_refused(home, kind, url):
     assert not (home.configs / "notify.yaml").exists()
 
 
-@pytest.mark.parametrize("text", ["[", "- a", "kind: json", "kind: json\nurl: [1]", "\xff\xfe"])
+@pytest.mark.parametrize(
+    "text", ["[", "- a", "kind: [ntfy]", "kind: json", "kind: json\nurl: [1]", "\xff\xfe"]
+)
 def test_a_file_written_by_hand_can_end_no_run(home, text):
     (home.configs / "notify.yaml").write_bytes(text.encode("latin-1"))
     assert notify.tell(home, ENDED) is None
@@ -373,6 +412,7 @@ def test_a_test_goes_to_the_address_in_the_form_or_to_the_kept_one(ball, service
     other = service()
     ball.post("/api/notify/test", {"kind": "slack", "url": other.url})
     assert "a test" in other.got[0]["body"] and not ball.service.got
+    assert ball.call("POST", "/api/notify/test", json={"kind": "ntfy"}).status_code == 422
     assert ball.post("/api/notify/test", {"kind": "json"})["sent"] == "127.0.0.1"
     assert json.loads(ball.service.got[0]["body"])["event"] == "test"
     assert SECRET not in json.dumps(ball.get("/api/notify"))
@@ -398,3 +438,16 @@ def test_a_test_that_fails_says_why(ball, service):
     assert ball.call("DELETE", "/api/notify").status_code == 200
     nothing = ball.call("POST", "/api/notify/test", json={"kind": "json", "url": ""})
     assert nothing.status_code == 422 and nothing.json()["field"] == "url"
+
+
+def test_one_test_at_a_time_so_that_others_are_served(ball, service):
+    slow = service(delay_s=2.0)
+    given = {"kind": "json", "url": slow.url}
+    with ThreadPoolExecutor(6) as pool:
+        tries = [pool.submit(ball.call, "POST", "/api/notify/test", json=given) for _ in range(6)]
+        wait_until(lambda: sum(one.done() for one in tries) == 5)
+        began = now()
+        ball.get("/api/runs")
+        assert now() - began < 1.0
+        codes = sorted(one.result().status_code for one in tries)
+    assert codes == [200, 409, 409, 409, 409, 409]

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
+import time
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
+from past import record
+from records import drawn
 from support import ROOT, SMALL, picture, pictures, tree
+
+from musubitlx.home import Home
+from musubitlx.jobs import Jobs
+from musubitlx.projects import Project
 
 
 @pytest.fixture
@@ -412,3 +424,92 @@ def test_a_run_deleted_from_two_browsers_at_once_is_gone_for_both(ball):
     assert sorted(answer.status_code for answer in answers)[0] == 200
     assert {answer.status_code for answer in answers} <= {200, 404}
     assert not [path for path in (ball.home / "output/.jobs").iterdir() if job in path.name]
+
+
+def test_recipes_for_any_number_of_images_take_no_time(ball):
+    began = time.monotonic()
+    found = ball.get("/api/recipes?images=999999999999999")["recipes"]
+    assert found and time.monotonic() - began < 1.0
+
+
+def test_what_lies_behind_the_end_of_a_log_is_empty(ball):
+    job = past_log(ball, "one\ntwo\n")
+    for query in ("offset=999999999999999", "limit=100&offset=999999999999999", "offset=8&limit=9"):
+        answer = ball.call("GET", f"/api/jobs/{job}/log?{query}")
+        assert (answer.status_code, answer.text) == (200, ""), query
+        assert answer.headers["X-Log-Offset"] == "8"
+
+
+def past_log(program, text: str) -> str:
+    """A past run with this log."""
+    home = Home(program.home)
+    job = record(home, 1)
+    path = Path(Jobs(home).get(job).log)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return job
+
+
+@pytest.mark.parametrize("kind", ["gevent", "waitress", "flask"])
+def test_a_look_at_the_head_of_a_download_spoils_no_connection(program, kind):
+    server = program("--practice", "--server", kind)
+    job = past_log(server, "one\ntwo\n")
+    drawn(Project(Home(server.home), "ball"), "e000001", 1_700_000_000)
+    with closing(HTTPConnection("127.0.0.1", server.record["port"], timeout=10)) as one:
+        for path in (
+            *(f"/api/jobs/{job}/log", f"/api/jobs/{job}/log?limit=5&offset=0"),
+            *("/api/projects/ball/samples.zip", f"/api/jobs/{job}/log?download=1", "/runs"),
+        ):
+            for method, at in (("HEAD", path), ("GET", f"/api/jobs/{job}")):
+                one.request(method, at)
+                answer = one.getresponse()
+                body = answer.read()
+                assert answer.status == 200, path
+            assert json.loads(body)["id"] == job, path
+
+
+@pytest.mark.parametrize("odd", ["false", 1, [], {}])
+def test_a_wish_about_an_epoch_is_true_or_false(ball, odd):
+    job = past_log(ball, "")
+    answer = ball.call("POST", f"/api/jobs/{job}/stop", json={"after_epoch": odd})
+    assert answer.status_code == 422 and answer.json()["field"] == "after_epoch"
+
+
+def test_a_wish_that_comes_in_pieces_is_no_stop(ball):
+    job = ball.post("/api/projects/ball/train", {"settings": SMALL})["id"]
+    body = (part for part in (b'{"after_', b'epoch": false}'))
+    answer = ball.call("POST", f"/api/jobs/{job}/stop", data=body)
+    assert answer.status_code in (202, 409)
+    assert not Jobs(Home(ball.home)).get(job).stop_asked
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such things on Windows")
+def test_what_is_called_like_a_lora_and_is_none_is_not_listed(ball, tmp_path):
+    folder = ball.home / "output/ball"
+    (folder / "loop.safetensors").symlink_to("loop.safetensors")
+    (tmp_path / "x.safetensors").write_bytes(b"weights")
+    (folder / "out.safetensors").symlink_to(tmp_path / "x.safetensors")
+    (folder / "folder.safetensors").mkdir()
+    os.mkfifo(folder / "pipe.safetensors")
+    (folder / "real.safetensors").write_bytes(b"weights")
+    shown = ball.get("/api/projects/ball/outputs")["files"]
+    assert [file["name"] for file in shown] == ["real.safetensors"]
+    assert ball.get("/api/projects/ball/samples")["loras"] == 1
+    assert ball.call("GET", "/api/projects/ball/files/loop.safetensors").status_code == 404
+
+
+def test_slow_readers_of_a_log_leave_threads_for_the_pages(program):
+    server = program("--practice", "--server", "waitress")
+    job = past_log(server, ("x" * 99 + "\n") * 300_000)
+    readers = []
+    for _ in range(40):
+        reader = socket.create_connection(("127.0.0.1", server.record["port"]))
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.sendall(f"GET /api/jobs/{job}/log HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        readers.append(reader)
+    time.sleep(1.0)
+    began = time.monotonic()
+    assert server.get(f"/api/jobs/{job}")["id"] == job
+    assert time.monotonic() - began < 3.0
+    for reader in readers:
+        reader.close()
