@@ -1058,7 +1058,8 @@ def list_runs():
 def stream_runs():
     """The same as an event stream: at first all, then what is new."""
     gone = partial(house.server.gone, request.environ)
-    told = partial(board.stream, house.history, house.bell, gone, house.server.nap)
+    nap, snapshot = house.server.nap, house.feed.snapshot
+    told = partial(board.stream, house.history, house.bell, gone, nap, snapshot)
     return streamed(told, EVENT_STREAM)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from musubitlx.bell import Bell
-from musubitlx.events import HEARTBEAT_S, RETRY_MS, event
+from musubitlx.events import HEARTBEAT_S, RESOURCES_S, RETRY_MS, event
 from musubitlx.history import History
 
 LOOK_S = 1.0  # how often the records are looked at
@@ -17,15 +17,19 @@ def stream(
     history: History,
     bell: Bell,
     gone: Callable[[], bool],
-    nap: Callable[[float], None] = time.sleep,
+    nap: Callable[[float], None],
+    snapshot: Callable[[], dict],
 ) -> Iterator[bytes]:
     """Yield `runs` events until the client has gone: at first all, then what is new.
+
+    Every 3 s comes an event `resources` with what `snapshot` gives, the memory figures of now.
 
     Data is {runs, removed, order}: rows that are new or others than before, ids of those
     deleted, and the ids of all that wait. `first` says that it is all there is.
     """
     yield f"retry: {RETRY_MS}\n\n".encode()
-    told, order, sent, looked = None, None, time.monotonic(), float("-inf")
+    told, order, sent = None, None, time.monotonic()
+    looked = measured = float("-inf")
     while True:
         rung = bell.now()
         if time.monotonic() - looked >= LOOK_S:
@@ -37,6 +41,9 @@ def stream(
                 yield event("runs", {**data, "order": now["order"]})
                 sent = time.monotonic()
             told, order = rows, now["order"]
+        if time.monotonic() - measured >= RESOURCES_S:
+            measured = sent = time.monotonic()
+            yield event("resources", snapshot())
         if time.monotonic() - sent >= HEARTBEAT_S:
             yield b": still here\n\n"
             sent = time.monotonic()

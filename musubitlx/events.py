@@ -188,6 +188,7 @@ class View:
         self._told_job: dict | None = None
         self._told_bar: str | None = None
         self._told_states: dict[str, tuple] = {}
+        self._knows_all = False  # every job that was there has its state among those told
         self._told_samples: set[tuple[str, str]] = set()
         self._samples_stamp: object = None
         self._at = dict.fromkeys(("job", "queue", "resources", "samples"), float("-inf"))
@@ -284,25 +285,36 @@ class View:
             found.append(event("bar", {"job": self._job.id, "text": told["bar"] or ""}))
         if self._told_job is None or {**told, "bar": None} != {**self._told_job, "bar": None}:
             self._told_job = told
-            self._told_states[self._job.id] = (
-                *(told["state"], told["stopping"]),
-                self._look.job.place,
-            )
+            self._told_states[self._job.id] = _state_of(self._look.job)
             found.append(event("job", told))
         return found
 
     def _others(self) -> list[bytes]:
-        """The other jobs: told when they come and when their state changes."""
+        """The other jobs: told when they come, when something changes, when they are deleted.
+
+        Those that were over when the stream began are not told.
+        """
         if not self._due("queue", QUEUE_S):
             return []
-        found = []
-        for job in self._feed.all_jobs():
+        found, all_of_them = [], self._feed.all_jobs()
+        for job in all_of_them:
             state = _state_of(job)
             if job.id == (self._job and self._job.id) or self._told_states.get(job.id) == state:
                 continue
-            if job.id in self._told_states or not job.ended:
+            if self._knows_all or not job.ended:
                 found.append(event("job", self._feed.describe(job)))
             self._told_states[job.id] = state
+        self._knows_all = True
+        return found + self._gone({job.id for job in all_of_them})
+
+    def _gone(self, there: set[str]) -> list[bytes]:
+        found = []
+        for job_id in sorted(self._told_states.keys() - there):
+            try:
+                self._feed.jobs.get(job_id)  # it may be newer than the list
+            except UserError:
+                del self._told_states[job_id]
+                found.append(event("gone", {"job": job_id}))
         return found
 
     def _resources(self) -> list[bytes]:
@@ -345,6 +357,7 @@ class View:
 
 
 def _state_of(job: Job) -> tuple:
-    """What is told at once when it changes, of jobs beside the followed one too."""
+    """What is told when it changes of jobs beside the followed one: where they stand, how far."""
     state = job.state
-    return (state, job.stop_asked and state == RUNNING, job.place)
+    far = job.status.get("progress") if state == RUNNING else None
+    return (state, job.stop_asked and state == RUNNING, job.place, far)

@@ -8,11 +8,12 @@ import { get } from "./api.js";
 const POLL_MS = 2500;
 const RETRY_MS = [500, 2000, 5000, 15_000];
 
-/** Says "change" when something did, and "state": "live" | "polling" | "offline". */
+/** Says "change" when something did, "state": "live" | "polling" | "offline", and "resources" with the memory figures. */
 export class Board extends EventTarget {
   constructor() {
     super();
     this.rows = new Map();
+    this.heard = new Map(); // id -> when its row came
     this.order = [];
     this.known = false; // something was told
     this.state = "";
@@ -27,6 +28,11 @@ export class Board extends EventTarget {
     return [...this.rows.values()].sort((a, b) => b.created - a.created || (a.id < b.id ? 1 : -1));
   }
 
+  /** When the row of a run came, in ms of the page's clock. */
+  heardAt(id) {
+    return this.heard.get(id) ?? performance.now();
+  }
+
   connect() {
     this.close();
     const source = (this.source = new EventSource("/api/runs/events"));
@@ -35,6 +41,7 @@ export class Board extends EventTarget {
       this.say("live");
       this.take(JSON.parse(event.data));
     });
+    source.addEventListener("resources", (event) => this.tell("resources", JSON.parse(event.data)));
     source.addEventListener("error", () => this.broken());
   }
 
@@ -56,6 +63,7 @@ export class Board extends EventTarget {
   async poll() {
     try {
       await this.refresh();
+      this.tell("resources", await get("/api/resources"));
       if (!this.source) this.say("polling");
     } catch (error) {
       if (!this.source) this.say(error.status === 0 ? "offline" : "polling");
@@ -73,7 +81,10 @@ export class Board extends EventTarget {
   take({ runs, removed, order, first }) {
     this.turn += 1;
     if (first) this.rows.clear();
-    for (const run of runs) this.rows.set(run.id, run);
+    for (const run of runs) {
+      this.rows.set(run.id, run);
+      this.heard.set(run.id, performance.now());
+    }
     for (const id of removed) this.rows.delete(id);
     this.order = order;
     this.known = true;
@@ -83,6 +94,10 @@ export class Board extends EventTarget {
   /** What this page did itself is shown at once; the stream confirms it. */
   change({ order = this.order, removed = [] }) {
     this.take({ runs: [], removed, order, first: false });
+  }
+
+  tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
   say(state) {

@@ -6,10 +6,12 @@
 import { at, get, post } from "./api.js";
 import { complain, confirmed, toast } from "./dialogs.js";
 import { el, find, icon, needStyle } from "./dom.js";
-import { ended } from "./stream.js";
+import { isLost } from "./keepfocus.js";
 import { project } from "./project.js";
+import { toTitle } from "./run.js";
 import { apply, switchFolder, values } from "./settings.js";
 import { lead, start } from "./start.js";
+import { ended } from "./stream.js";
 
 const BACK_MS = 15_000;
 
@@ -72,10 +74,16 @@ async function take(job, fix) {
   apply({ ...own, ...fix.settings });
   const after = values();
   const changed = Object.keys(before).filter((name) => before[name] !== after[name]);
-  if (fix.starts) await start();
+  if (fix.starts) await startAgain();
   else lead(fix.field ?? Object.keys(fix.settings)[0] ?? "epochs");
   if (changed.length) offerBack(before);
   else if (!fix.starts) toast("The form holds the settings of this run already.");
+}
+
+/** The notice the button stands in goes with the old run: the keyboard goes to the new one. */
+async function startAgain() {
+  await start();
+  if (isLost()) toTitle();
 }
 
 /** What stood in the form before may have been typed with care. */

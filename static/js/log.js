@@ -383,10 +383,11 @@ const STATES = {
   offline: ["danger", "Server not reached; trying again"],
   paused: ["quiet", "Paused while hidden"],
 };
+const AT_REST = { live: ["quiet", "Connected"], polling: ["quiet", "Connected, asks every second"] };
 
-/** Show how the log reaches this page; `state` as of the stream. */
-export function drawConnection(state) {
-  const [tone, text] = STATES[state];
+/** Show how the log reaches this page; `state` as of the stream. Live is only what goes on. */
+export function drawConnection(state, goesOn) {
+  const [tone, text] = (goesOn ? STATES : { ...STATES, ...AT_REST })[state] ?? STATES.connecting;
   const tag = find("[data-stream-state]", section);
   tag.dataset.tone = tone;
   say(tag, text);

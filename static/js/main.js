@@ -1,23 +1,37 @@
 /** The training page: reads the state of things, wires the modules together, opens the stream. */
 
 import "./theme.js";
-import { get } from "./api.js";
+import { at, get } from "./api.js";
 import { complain } from "./dialogs.js";
 import { find, say, stored } from "./dom.js";
 import { setCard } from "./estimate.js";
 import { startHealth } from "./health.js";
 import { startImages, takeNews } from "./images.js";
+import {
+  busy,
+  drop,
+  eta,
+  fix,
+  isFixed,
+  known,
+  logTurned,
+  release,
+  runningJob,
+  shownJob,
+  take,
+  takeAll,
+} from "./jobs.js";
 import { addLog, drawConnection, setBar, startLog, turnTo } from "./log.js";
 import { drawLoss } from "./loss.js";
 import { startModels } from "./models.js";
 import { project, readProject } from "./project.js";
 import { drawResources } from "./resources.js";
-import { busy, followLog, followedJob, startRun, takeJob, takeJobs } from "./run.js";
+import { drawRun, startRun } from "./run.js";
 import { addSamples, showSamples, startSamples } from "./samples.js";
 import { startSettings, suggestProfile, wireSettings } from "./settings.js";
 import { drawButton, startStart } from "./start.js";
 import { drawReached, drawStatus, drawStatusMemory } from "./status.js";
-import { Stream } from "./stream.js";
+import { Stream, ended } from "./stream.js";
 import { startUploading } from "./uploading.js";
 import { startWorkbench } from "./workbench.js";
 
@@ -27,17 +41,36 @@ const query = new URLSearchParams(location.search);
 const only = query.get("job");
 const stream = new Stream(only, find("#main").dataset.project);
 
-/** A job changed: everything that shows the followed one is drawn again. */
+/** A job changed: everything that shows the one of the page is drawn again. */
 function drawJob() {
-  const job = followedJob();
-  if (job) {
+  const job = shownJob();
+  drawRun();
+  if (job && !job.deleted) {
     turnTo(job.id);
     drawLoss(job);
     if (job.state !== "running" || !job.bar) setBar({ job: job.id, text: job.bar ?? "" });
   }
   drawButton(busy());
-  drawStatus();
+  drawConnection(stream.state, job?.state === "running");
+  drawHeader();
   drawSamples(job);
+}
+
+/** The header tells what runs; else the job shown, unless it is over and was about another folder. */
+function drawHeader() {
+  const job = shownJob();
+  const here = job && !job.deleted && (!ended(job) || job.project === project.name) ? job : null;
+  const told = runningJob() ?? here;
+  const href = told && told.id !== job?.id ? "/#run" : "#run"; // "/" shows what runs
+  drawStatus(told, { name: project.name, left: told && eta(told), href });
+}
+
+/** Take news of a job; when one has ended its folder has new files. */
+function takeJob(job) {
+  const before = known(job.id);
+  take(job);
+  if (before && !ended(before) && ended(job) && job.project === project.name) readProject().catch(() => {});
+  drawJob();
 }
 
 /** The samples of what runs, else those of the open folder. */
@@ -50,23 +83,25 @@ function drawSamples(job) {
 function listen() {
   let connected = 0;
   stream.addEventListener("state", (event) => {
-    drawConnection(event.detail);
+    drawConnection(event.detail, shownJob()?.state === "running");
     // What happened between the last look and this connection is told by nobody.
     if (event.detail === "live" && (connected += 1) > 1 && project.exists) readProject().catch(() => {});
     drawReached(event.detail !== "offline");
   });
   stream.addEventListener("log", (event) => {
     addLog(event.detail);
-    followLog(event.detail.job).then(drawJob, complain);
+    followLog(event.detail.job).catch(complain);
   });
   stream.addEventListener("bar", (event) => setBar(event.detail));
-  stream.addEventListener("job", (event) => {
-    takeJob(event.detail);
+  stream.addEventListener("job", (event) => takeJob(event.detail));
+  stream.addEventListener("gone", (event) => {
+    drop(event.detail.job);
     drawJob();
   });
   stream.addEventListener("jobs", (event) => {
-    const job = takeJobs(event.detail);
+    takeAll(event.detail);
     drawJob();
+    const job = shownJob();
     if (job) setBar({ job: job.id, text: job.bar ?? "" });
   });
   stream.addEventListener("resources", (event) => {
@@ -76,6 +111,26 @@ function listen() {
   stream.addEventListener("samples", (event) => addSamples(event.detail));
   stream.addEventListener("captions", (event) => takeNews(event.detail));
   stream.addEventListener("looks", () => document.dispatchEvent(new CustomEvent("looks:changed")));
+}
+
+/** The log turned to a job: so does the page. */
+async function followLog(id) {
+  if (shownJob()?.id === id) return;
+  if (!logTurned(id)) take(await get(at("jobs", id)));
+  drawJob();
+}
+
+/** A run was started here: a page that showed one run alone shows what runs from now on. */
+function started(job) {
+  if (isFixed()) {
+    release(job);
+    const address = new URL(location.href);
+    address.searchParams.delete("job");
+    history.replaceState(history.state, "", address);
+    stream.fix(null);
+  }
+  takeJob(job);
+  find("[data-run-card]").scrollIntoView({ block: "nearest" });
 }
 
 function about({ server, musubi, gpus, gpu_reason }) {
@@ -99,16 +154,13 @@ async function start() {
   startHealth();
   startStart();
   startSamples();
-  startRun(only);
+  fix(only);
+  startRun(drawJob);
   startLog({ onResume: () => stream.resume() });
   wireNotify();
   listen();
   stream.start();
-  document.addEventListener("job:started", (event) => {
-    takeJob(event.detail);
-    drawJob();
-    find("[data-run-card]").scrollIntoView({ block: "nearest" });
-  });
+  document.addEventListener("job:started", (event) => started(event.detail));
   for (const type of ["project:opened", "project:created"]) {
     document.addEventListener(type, drawJob);
     document.addEventListener(type, () => stream.watch(project.exists ? project.name : ""));
@@ -117,15 +169,15 @@ async function start() {
     "visibilitychange",
     () => !document.hidden && project.exists && readProject().catch(() => {}),
   );
-  setInterval(drawStatus, 1000);
+  setInterval(drawHeader, 1000);
   document.addEventListener("images:shown", () => setTimeout(reveal, REVEAL_MS));
   document.addEventListener("checked", reveal);
   try {
-    const [state, jobs] = await Promise.all([get("/api/state"), get("/api/jobs")]);
+    const [state, list] = await Promise.all([get("/api/state"), get("/api/jobs")]);
     about(state);
     setCard(state.suggested);
     startModels(state.models);
-    takeJobs(jobs);
+    takeAll(list);
     drawJob();
     await startSettings(state.projects, firstFolder(state));
     suggestProfile(state.suggested);

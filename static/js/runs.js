@@ -7,6 +7,7 @@ import { find, say } from "./dom.js";
 import { count } from "./format.js";
 import { startHistory } from "./history.js";
 import { startQueue } from "./queue.js";
+import { drawReached, drawStatus, drawStatusMemory } from "./status.js";
 import { ended } from "./stream.js";
 
 const LIVE = {
@@ -28,6 +29,14 @@ function drawLead() {
   );
 }
 
+/** The header line tells what runs on the graphics card. */
+function drawHeader() {
+  const job = board.all.find((run) => run.state === "running" && run.queue !== "net") ?? null;
+  const told = job?.progress.eta_s;
+  const left = told === undefined ? null : Math.max(0, told - (performance.now() - board.heardAt(job.id)) / 1000);
+  drawStatus(job, { name: "Runs", left, href: "/#run" });
+}
+
 async function openDetails(id) {
   const { showRun } = await import("./details.js");
   await showRun(id, board);
@@ -45,7 +54,13 @@ document.addEventListener("click", (event) => {
 });
 board.addEventListener("change", drawLead);
 board.addEventListener("change", openNamed, { once: true });
-board.addEventListener("state", () => say(find("[data-runs-live]"), LIVE[board.state] ?? ""));
+board.addEventListener("change", drawHeader);
+board.addEventListener("resources", (event) => drawStatusMemory(event.detail));
+board.addEventListener("state", () => {
+  say(find("[data-runs-live]"), LIVE[board.state] ?? "");
+  drawReached(board.state !== "offline");
+});
+setInterval(drawHeader, 1000);
 startQueue(board);
 startHistory(board);
 if (!document.hidden) board.connect();

@@ -1,40 +1,37 @@
-/** The header line and the tab's title: folder, what runs, step, time left, RAM, VRAM. */
+/** The header line and the tab's title, on every page: folder, what runs, step, time left, RAM, VRAM. */
 
 import { find, say } from "./dom.js";
 import { STATES, TONES, duration } from "./format.js";
-import { project } from "./project.js";
-import { eta, followedJob } from "./run.js";
-import { ended } from "./stream.js";
 
 const STAGES = { latents: "Latents", text_encoder: "Text encoder" };
+const THREAD = { failed: "danger", succeeded: "good", stopped: "quiet", interrupted: "quiet" };
 
 let reached = true; // false while the server can't be reached: what stands here is old
+let last = [null, {}]; // what was drawn last
 
 const part = (name) => find(`[data-status="${name}"]`);
 const thread = find("[data-thread]");
 
-/** Bring the line and the title up to date. */
-export function drawStatus() {
-  const job = jobHere();
-  say(part("folder"), job?.state === "running" ? (job.project ?? "") : project.name);
+/**
+ * Bring the line and the title up to date with a job, or null. `name` is the folder or the page, `left` the seconds
+ * to go, `href` where more is told of the job.
+ */
+export function drawStatus(job, { name = "", left = null, href = "#run" } = {}) {
+  last = [job, { name, left, href }];
+  const running = job?.state === "running";
+  say(part("folder"), running ? (job.project ?? "") : name);
   const state = part("state");
   state.dataset.tone = !reached ? "danger" : job ? TONES[job.state] : "quiet";
+  if (state.getAttribute("href") !== href) state.href = href;
   say(state, !reached ? "No connection" : job ? wordFor(job) : "Idle");
   const { step, total } = job?.progress ?? {};
-  const running = job?.state === "running";
   const counts = running && Boolean(total);
   find('[data-status-part="step"]').hidden = !counts;
   if (counts) say(part("step"), `${step ?? 0}/${total}`);
-  find('[data-status-part="eta"]').hidden = !running || eta() === null;
-  if (running) say(part("eta"), duration(eta()));
+  find('[data-status-part="eta"]').hidden = !running || left === null;
+  if (running) say(part("eta"), duration(left));
   drawThread(job);
-  drawTitle(job, counts);
-}
-
-/** The job shown, unless it is over and was about another folder than the open one. */
-function jobHere() {
-  const job = followedJob();
-  return job && ended(job) && job.project !== project.name ? null : job;
+  drawTitle(job, name, counts);
 }
 
 function wordFor(job) {
@@ -45,15 +42,14 @@ function wordFor(job) {
 
 function drawThread(job) {
   const { step, total } = job?.progress ?? {};
-  const done =
-    job?.state === "succeeded" ? 1 : job && total && job.state !== "queued" ? (step ?? 0) / total : 0;
-  thread.dataset.tone = job?.state === "failed" ? "danger" : job?.state === "succeeded" ? "good" : "";
+  const done = job?.state === "succeeded" ? 1 : job && total && job.state !== "queued" ? (step ?? 0) / total : 0;
+  thread.dataset.tone = THREAD[job?.state] ?? "";
   thread.style.setProperty("--done", String(done));
 }
 
-function drawTitle(job, counts) {
+function drawTitle(job, name, counts) {
   const { step, total } = job?.progress ?? {};
-  let head = project.name;
+  let head = name;
   if (counts) head = `${Math.floor((100 * (step ?? 0)) / total)} % · ${step ?? 0}/${total} · ${job.project}`;
   else if (job && job.state !== "queued") head = `${wordFor(job)} · ${job.project ?? job.title}`;
   const title = head ? `${head} – MusubiTLX` : "MusubiTLX";
@@ -62,17 +58,14 @@ function drawTitle(job, counts) {
 
 /** Say whether the server can be reached. */
 export function drawReached(yes) {
+  if (yes === reached) return;
   reached = yes;
-  drawStatus();
+  drawStatus(...last);
 }
 
 /** The memory figures of the line. */
 export function drawStatusMemory({ ram, gpus }) {
   if (ram) say(part("ram"), `${Math.round(ram.percent)} %`);
-  if (!gpus?.length) say(part("vram"), "unknown");
-  else
-    say(
-      part("vram"),
-      gpus.map((gpu) => `${Math.round(gpu.percent ?? (100 * gpu.used) / gpu.total)} %`).join(" "),
-    );
+  const cards = gpus?.map((gpu) => `${Math.round(gpu.percent ?? (100 * gpu.used) / gpu.total)} %`) ?? [];
+  say(part("vram"), cards.join(" ") || "unknown");
 }

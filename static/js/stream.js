@@ -5,7 +5,7 @@
 
 import { get, logFrom, logTail } from "./api.js";
 
-const NAMES = ["bar", "job", "resources", "samples", "captions", "looks"];
+const NAMES = ["bar", "job", "gone", "resources", "samples", "captions", "looks"];
 const JOBS_MS = 2000;
 const LOG_MS = 1000;
 const RESOURCES_MS = 3000;
@@ -14,9 +14,9 @@ const RETRY_MS = [500, 1500, 3000, 15_000];
 
 /**
  * Events, each a CustomEvent with `detail`: log {job, text, skipped, end} (bytes before it, when it is the first; byte
-   * after it), bar {job, text}, job (a job),
- * jobs (all of them, while polling), resources, samples {project, samples}, captions {project, captions, added,
- * removed} and looks {project} of the folder that is watched, and
+ * after it), bar {job, text}, job (a job), gone {job} (its id), jobs (all of them, while polling), resources,
+ * samples {project, samples}, captions {project, captions, added, removed} and looks {project} of the folder that is
+ * watched, and
  * state: "connecting" | "live" | "polling" | "offline" | "paused".
  */
 export class Stream extends EventTarget {
@@ -47,6 +47,12 @@ export class Stream extends EventTarget {
   resume() {
     this.failures = 0;
     if (!document.hidden) this.connect();
+  }
+
+  /** Follow one job and no other from now on; null: the newest, and each that follows. */
+  fix(id) {
+    this.fixed = id;
+    if (this.source || this.timers.size) this.connect();
   }
 
   /** Watch another folder from now on. */

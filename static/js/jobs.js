@@ -1,0 +1,114 @@
+/** The jobs this page has heard of, how long ago, and the one of them it shows. Draws nothing. */
+
+import { ended, newest } from "./stream.js";
+
+const all = new Map(); // by id
+const heardAt = new Map(); // id -> when its state came, for the clocks between two events
+
+let shown = null; // the one that card, chart and log show; {id, deleted: true} when it is gone
+let fixed = null; // its id, where the address names it
+
+/** The job the page shows, or null. One that was deleted has `deleted`. */
+export const shownJob = () => shown;
+
+/** The job by that id as it was last told, or undefined. */
+export const known = (id) => all.get(id);
+
+const own = () => [...all.values()].filter((job) => job.queue !== "net");
+
+/** The job that runs on the graphics card, or undefined. */
+export const runningJob = () => own().find((job) => job.state === "running");
+
+/** What waits, the next one first; the job that is shown is not among them. */
+export const waiting = () =>
+  own()
+    .filter((job) => job.state === "queued" && job.id !== shown?.id)
+    .sort((a, b) => a.place - b.place);
+
+/** True while something runs or waits. */
+export const busy = () => own().some((job) => !ended(job));
+
+/** Whether the address names the job that is shown. */
+export const isFixed = () => fixed !== null;
+
+// -- taking in ------------------------------------------------------------------------------------
+
+/** Show one job and no other, by its id, until `release`. */
+export function fix(id) {
+  fixed = id;
+}
+
+/** From now on the page follows what runs, beginning with this job. */
+export function release(job) {
+  fixed = null;
+  take(job);
+  const next = runningJob() ?? job;
+  shown = next;
+}
+
+/** Take the state of one job. */
+export function take(job) {
+  all.set(job.id, job);
+  heardAt.set(job.id, performance.now());
+  if (job.id === shown?.id || shouldShow(job)) shown = job;
+}
+
+function shouldShow(job) {
+  if (fixed) return job.id === fixed;
+  if (!shown || shown.deleted) return true;
+  if (job.queue === "net" || !(ended(shown) || shown.state === "queued")) return false;
+  return job.state === "running" || (ended(job) && ended(shown) && job.started > shown.started); // over at once
+}
+
+/** Take the whole list of jobs, as of /api/jobs. */
+export function takeAll(list) {
+  const there = new Set(list.map((job) => job.id));
+  for (const id of [...all.keys()]) if (!there.has(id)) forget(id);
+  for (const job of list) {
+    all.set(job.id, job);
+    heardAt.set(job.id, performance.now());
+  }
+  const same = shown && all.get(shown.id);
+  const next = fixed ? all.get(fixed) : same && !ended(same) ? same : newest(list);
+  if (next) shown = next;
+  else if (fixed) shown = { id: fixed, deleted: true };
+}
+
+/** A job was deleted. */
+export function drop(id) {
+  forget(id);
+  if (shown?.id === id) shown = (!fixed && newest([...all.values()])) || { id, deleted: true };
+}
+
+function forget(id) {
+  all.delete(id);
+  heardAt.delete(id);
+}
+
+/** The log turned to a job: so does the page. False when nothing is known of it. */
+export function logTurned(id) {
+  if (fixed && id !== fixed) return true;
+  if (all.has(id)) shown = all.get(id);
+  return all.has(id);
+}
+
+// -- clocks: between two words from the server they go on -----------------------------------------
+
+const sinceHeard = (job) => (performance.now() - (heardAt.get(job.id) ?? performance.now())) / 1000;
+
+/** Seconds to the end of the stage at hand, as of now; null when unknown. */
+export function eta(job) {
+  const left = job.progress?.eta_s;
+  if (job.state !== "running" || left === null || left === undefined) return null;
+  return Math.max(0, left - sinceHeard(job));
+}
+
+/** Seconds since the job began, or those it took; null when unknown. */
+export function elapsed(job) {
+  const { started, ended: end, progress, state } = job;
+  if (end && started) return end - started;
+  if (!started) return null;
+  const told = progress?.elapsed_s;
+  if (state !== "running") return told;
+  return (told ?? Math.max(0, Date.now() / 1000 - started - sinceHeard(job))) + sinceHeard(job);
+}
