@@ -36,6 +36,7 @@ FOLDER_S = 0.5  # how often the open folder is looked at; what changed in it is 
 RETRY_MS = 1000
 EVENT_ID = re.compile(r"(?P<job>[\w-]{1,80}):(?P<offset>\d{1,15})")
 REMEMBERED = 32  # pieces of log that viewers at the same place share
+ENDED_S = 2.0  # how often it is looked whether the files of a job that is over are there
 SHARED_S = 0.02  # so long viewers share one look at a job
 
 
@@ -119,8 +120,8 @@ class Feed:
         known = self._looks.get(job_id)
         if known is None or now - known.at > SHARED_S:
             job = self.jobs.get(job_id)
-            if known and known.ended and known.job is job:
-                return known  # nothing changes about it any more
+            if known and known.ended and known.job is job and now - known.at < ENDED_S:
+                return known  # nothing but its files can change any more
             told = self.describe(job)
             known = Look(job, told["state"] in ENDED, told, now)
             if len(self._looks) > REMEMBERED:

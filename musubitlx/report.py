@@ -30,10 +30,11 @@ from musubitlx.home import PACKAGE_ROOT, Home, read_json
 from musubitlx.jobs import Job
 from musubitlx.logs import read_tail
 
-LOG_BYTES = 5_000_000
+LOG_BYTES = 2_000_000
 METRICS_BYTES = 5_000_000
 PACKAGES = ("flask", "werkzeug", "gevent", "waitress", "pillow", "numpy", "psutil", "pyyaml")
 PACKAGES += ("nvidia-ml-py", "pillow-heif", "safetensors")
+BEGINNING = 3  # characters by which a word that goes is noticed
 SHORTEST_SECRET = 4  # characters; a shorter one would be found everywhere
 COMMON = {"root", "user", "admin", "localhost"}  # names that name nobody
 
@@ -190,15 +191,15 @@ class Scrub:
         captions = set(history.captions_of(job).values())  # a bare word could be any in the log
         pairs += [(text, "[caption]") for text in captions if len(text.split()) > 1]
         pairs += _image_names(job)
-        pairs = sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
-        self._pairs = [*pairs, *_folders(home)]
+        self._exchange = Exchange(dict(pairs))
+        self._folders = list(_folders(home))
         self._words = [re.compile(rf"(?i)(?<!\w){re.escape(name)}(?!\w)") for name in _own_names()]
 
     def text(self, text: str) -> str:
         """The text without all that."""
-        for old, new in self._pairs:
-            if old in text:
-                text = text.replace(old, new)
+        text = self._exchange(text)
+        for old, new in self._folders:
+            text = text.replace(old, new)
         text = HOMES.sub("~", text)
         for pattern, new in SECRETS:
             text = pattern.sub(new, text)
@@ -215,6 +216,36 @@ class Scrub:
         if isinstance(value, (list, tuple)):
             return [self.value(one) for one in value]
         return value
+
+
+class Exchange:
+    """Puts other words in place of thousands of words, in one pass over a text.
+
+    Where several begin at a place the longest counts; words of less than three
+    characters are left alone.
+    """
+
+    def __init__(self, words: dict[str, str]):
+        self._words = {old: new for old, new in words.items() if len(old) >= BEGINNING}
+        self._lengths: dict[str, set[int]] = {}  # of the words that begin so
+        for old in self._words:
+            self._lengths.setdefault(old[:BEGINNING], set()).add(len(old))
+
+    def __call__(self, text: str) -> str:
+        found, kept, at = [], 0, 0
+        while at < len(text):
+            lengths = self._lengths.get(text[at : at + BEGINNING])
+            old = lengths and self._word_at(text, at, lengths)
+            if not old:
+                at += 1
+                continue
+            found += [text[kept:at], self._words[old]]
+            kept = at = at + len(old)
+        return "".join([*found, text[kept:]])
+
+    def _word_at(self, text: str, at: int, lengths: set[int]) -> str | None:
+        words = (text[at : at + length] for length in sorted(lengths, reverse=True))
+        return next((word for word in words if word in self._words), None)
 
 
 def _secrets_of(job: Job) -> Iterable[str]:

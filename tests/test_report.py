@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import io
 import json
+import time
 import zipfile
 from pathlib import Path
 
@@ -137,3 +138,20 @@ def test_an_odd_record_has_a_report_too(home):
     odd = {"project": "../x", "settings": None, "files": 3, "stages": [{"caches": {"files": []}}]}
     write_json(path, {**json.loads(path.read_text()), **odd})
     assert json.loads(made(home, job)["caches.json"]) == []
+
+
+def test_thousands_of_names_and_a_long_log_take_no_time(home):
+    names = [f"{n:08x}{n * 7919 % 10**6:06d}.jpg" for n in range(2000)]
+    job = record(home, 1, images=names)
+    log = Path(Jobs(home).get(job).log)
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("".join(f"caching {name} to {name[:-4]}.txt\n" for name in names * 25))
+    began = time.process_time()
+    told = made(home, job)["training.log"]
+    assert time.process_time() - began < 4.0
+    assert names[7] not in told and "image-008.jpg to image-008.txt" in told
+
+
+def test_of_words_that_begin_alike_the_longest_goes():
+    exchange = report.Exchange({"a ball": "1", "a ball.jpg": "2", "ab": "3", "ball.txt": "4"})
+    assert exchange("a ball.jpg, a ball, aa ball.txt ab") == "2, 1, a1.txt ab"

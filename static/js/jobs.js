@@ -60,29 +60,30 @@ function shouldShow(job) {
   return job.state === "running" || (ended(job) && ended(shown) && job.started > shown.started); // over at once
 }
 
-/** Take the whole list of jobs, as of /api/jobs. */
-export function takeAll(list) {
+/**
+ * Take the whole list of jobs, as of /api/jobs. `asked`: when it was asked for (performance.now): what was heard of a
+ * job since then is newer.
+ */
+export function takeAll(list, asked) {
+  const isOlder = (id) => heardAt.get(id) > asked;
   const there = new Set(list.map((job) => job.id));
-  for (const id of [...all.keys()]) if (!there.has(id)) forget(id);
+  for (const id of [...all.keys()]) if (!there.has(id) && !isOlder(id)) all.delete(id);
   for (const job of list) {
+    if (isOlder(job.id)) continue;
     all.set(job.id, job);
     heardAt.set(job.id, performance.now());
   }
   const same = shown && all.get(shown.id);
-  const next = fixed ? all.get(fixed) : same && !ended(same) ? same : newest(list);
+  const next = fixed ? all.get(fixed) : same && !ended(same) ? same : newest([...all.values()]);
   if (next) shown = next;
   else if (fixed) shown = { id: fixed, deleted: true };
 }
 
 /** A job was deleted. */
 export function drop(id) {
-  forget(id);
-  if (shown?.id === id) shown = (!fixed && newest([...all.values()])) || { id, deleted: true };
-}
-
-function forget(id) {
   all.delete(id);
-  heardAt.delete(id);
+  heardAt.set(id, performance.now());
+  if (shown?.id === id) shown = (!fixed && newest([...all.values()])) || { id, deleted: true };
 }
 
 /** The log turned to a job: so does the page. False when nothing is known of it. */

@@ -99,7 +99,7 @@ function listen() {
     drawJob();
   });
   stream.addEventListener("jobs", (event) => {
-    takeAll(event.detail);
+    takeAll(event.detail.jobs, event.detail.asked);
     drawJob();
     const job = shownJob();
     if (job) setBar({ job: job.id, text: job.bar ?? "" });
@@ -173,11 +173,12 @@ async function start() {
   document.addEventListener("images:shown", () => setTimeout(reveal, REVEAL_MS));
   document.addEventListener("checked", reveal);
   try {
+    const asked = performance.now();
     const [state, list] = await Promise.all([get("/api/state"), get("/api/jobs")]);
     about(state);
     setCard(state.suggested);
     startModels(state.models);
-    takeAll(list);
+    takeAll(list, asked);
     drawJob();
     await startSettings(state.projects, firstFolder(state));
     suggestProfile(state.suggested);

@@ -67,5 +67,5 @@ export function drawReached(yes) {
 export function drawStatusMemory({ ram, gpus }) {
   if (ram) say(part("ram"), `${Math.round(ram.percent)} %`);
   const cards = gpus?.map((gpu) => `${Math.round(gpu.percent ?? (100 * gpu.used) / gpu.total)} %`) ?? [];
-  say(part("vram"), cards.join(" ") || "unknown");
+  say(part("vram"), cards.join(" ") || "–");
 }

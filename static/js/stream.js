@@ -14,7 +14,8 @@ const RETRY_MS = [500, 1500, 3000, 15_000];
 
 /**
  * Events, each a CustomEvent with `detail`: log {job, text, skipped, end} (bytes before it, when it is the first; byte
- * after it), bar {job, text}, job (a job), gone {job} (its id), jobs (all of them, while polling), resources,
+ * after it), bar {job, text}, job (a job), gone {job} (its id), jobs {jobs, asked} (all of them, while polling,
+ * and when they were asked for), resources,
  * samples {project, samples}, captions {project, captions, added, removed} and looks {project} of the folder that is
  * watched, and
  * state: "connecting" | "live" | "polling" | "offline" | "paused".
@@ -156,6 +157,7 @@ export class Stream extends EventTarget {
   }
 
   async pollJobs(turn) {
+    const asked = performance.now();
     const jobs = await get("/api/jobs");
     if (turn !== this.turn) return;
     if (this.state === "offline") {
@@ -165,7 +167,7 @@ export class Stream extends EventTarget {
       return;
     }
     if (this.state !== "polling") this.say("polling");
-    this.tell("jobs", jobs);
+    this.tell("jobs", { jobs, asked });
     this.choose(jobs);
   }
 
