@@ -119,7 +119,10 @@ export function notesField(id, text, tag) {
     if (!draft || same(draft.text, text)) return drop(id);
     area.value = draft.text;
     if (draft.base === tag || same(draft.sent, text)) later();
-    else ask({ text, tag });
+    else {
+      base = draft.base; // as long as nobody has chosen, it is typed over what stood there then
+      ask({ text, tag });
+    }
   }
 
   area.addEventListener("input", () => {

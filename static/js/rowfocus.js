@@ -42,7 +42,11 @@ function rowSpot(row) {
 
 const rowsOf = (id) => findAll("[data-run]").filter((row) => row.dataset.run === id && row.checkVisibility());
 
-const lost = () => !document.activeElement || document.activeElement === document.body;
+/** Nothing has it, or what had it is in a dialog that has closed. */
+function lost() {
+  const node = document.activeElement;
+  return !node || node === document.body || !node.checkVisibility();
+}
 
 /** Put the focus there, unless it is somewhere already. */
 export function bringFocusBack(spot) {
