@@ -114,7 +114,7 @@ function fill(dialog, told, notes) {
 }
 
 function head({ job, settings: { output_name } }) {
-  const close = el("button", { className: "icon-button", "aria-label": "Close" }, icon("close"));
+  const close = el("button", { className: "icon-button", "aria-label": "Close", data: { act: "close" } }, icon("close"));
   const title = el("h2", { id: "run-title", textContent: output_name ?? job.title });
   return el("div", { className: "sheet-head" }, title, stateTag(job), el("form", { method: "dialog" }, close));
 }

@@ -18,7 +18,7 @@ const list = find("[data-waiting]", box);
 const said = find("[data-queue-said]", box);
 
 let board = null;
-let dragged = null; // {row, from: the row it stood before, y: where the pointer is} while one is dragged
+let dragged = null; // {row, from: the row it stood before, y: where the pointer has moved to} while one is dragged
 
 // -- drawing --------------------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ function grab(event) {
   const row = event.target.closest("[data-grip]")?.closest("li");
   if (!row || event.button) return;
   event.preventDefault();
-  dragged = { row, from: row.nextElementSibling, y: event.clientY };
+  dragged = { row, from: row.nextElementSibling, y: null };
   row.classList.add("dragged");
   list.setPointerCapture(event.pointerId);
   requestAnimationFrame(scroll);
@@ -239,6 +239,8 @@ function drag(event) {
 /** Scroll as long as the pointer is near an edge and the list goes on behind it. */
 function scroll() {
   if (!dragged) return;
+  requestAnimationFrame(scroll);
+  if (dragged.y === null) return;
   const { top, bottom } = list.getBoundingClientRect();
   const first = find(".top")?.getBoundingClientRect().bottom ?? 0; // what sticks there hides what is under it
   const above = first + EDGE - dragged.y;
@@ -248,7 +250,6 @@ function scroll() {
     scrollBy({ top: Math.sign(way) * Math.ceil(FASTEST * Math.min(1, Math.abs(way) / EDGE)), behavior: "instant" });
     carry();
   }
-  requestAnimationFrame(scroll);
 }
 
 /** Put what is dragged where the pointer is. */
