@@ -289,21 +289,38 @@ def test_the_question_before_a_stop_is_about_the_run_as_it_is_by_then(past, visi
     expect(page.locator(".toast")).to_have_count(0)
 
 
-def test_dragging_scrolls_to_the_rows_out_of_sight(queue, visit):
+def test_a_finger_that_drags_scrolls_to_the_rows_out_of_sight(queue, visit):
     page = visit(f"{queue.url}/runs", viewport={"width": 390, "height": 450}, has_touch=True)
     expect_order(page, "one", "two", "three")
     waiting(page).first.scroll_into_view_if_needed()
     grip = waiting(page).first.get_by_title("Drag to reorder").bounding_box()
-    page.mouse.move(grip["x"] + 5, grip["y"] + 5)
-    page.mouse.down()
-    page.mouse.move(grip["x"] + 5, 445, steps=4)
-    wait_in(page, lambda: order(page) == ["two", "three", "one"], "the last place")
-    page.mouse.move(grip["x"] + 5, 60, steps=4)
-    wait_in(page, lambda: order(page) == ["one", "two", "three"], "the first place again")
-    page.mouse.move(grip["x"] + 5, 445, steps=4)
-    wait_in(page, lambda: order(page) == ["two", "three", "one"], "the last place")
-    page.mouse.up()
+    finger = Finger(page, grip["x"] + 5, grip["y"] + grip["height"] / 2)
+    for y, names in (445, "two three one"), (60, "one two three"), (445, "two three one"):
+        finger.move(y)
+        wait_in(page, lambda names=names: order(page) == names.split(), names)
+    finger.lift()
     wait_in(page, lambda: queue.get("/api/runs")["order"][2] == queue.ids["one"], "the server")
+
+
+class Finger:
+    """One finger on the page, from where it is put down."""
+
+    def __init__(self, page, x: float, y: float):
+        self.page, self.x, self.y = page, x, y
+        self.session = page.context.new_cdp_session(page)
+        self._send("touchStart", y)
+
+    def move(self, y: float) -> None:
+        for part in range(1, 5):
+            self._send("touchMove", self.y + (y - self.y) * part / 4)
+        self.y = y
+
+    def lift(self) -> None:
+        self._send("touchEnd")
+
+    def _send(self, kind: str, *ys: float) -> None:
+        points = [{"x": self.x, "y": y} for y in ys]
+        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
 
 # -- history -----------------------------------------------------------------------------------
