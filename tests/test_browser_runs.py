@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 import zipfile
 
 import pytest
 from browsing import expect, needs_chromium, tab_to, wait_in
 from past import record
+from records import left_at
 from support import SMALL, pictures
 
 from musubitlx.home import Home
@@ -72,6 +74,47 @@ def expect_names(page, *names: str) -> None:
 
 def button(page, name: str):
     return page.get_by_role("button", name=re.compile(name))
+
+
+class Told:
+    """What the server tells of the runs, as a test wants it: rows by name, with what is changed."""
+
+    def __init__(self, page, server):
+        self.page, self.told = page, server.get("/api/runs")
+        page.route("**/api/runs/events", lambda route: route.fulfill(status=503, body=""))
+        page.route("**/api/runs", lambda route: route.fulfill(json=self.told))
+
+    def say(self, name: str, **changed) -> None:
+        """Change a run, and let the page ask."""
+        row = next(run for run in self.told["runs"] if run["name"] == name)
+        row.update(changed)
+        waits = [run["id"] for run in self.told["runs"] if run["state"] == "queued"]
+        self.told["order"] = waits
+        self.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+FOCUSED = """() => {
+    const node = document.activeElement;
+    if (node === document.body) return "body";
+    const row = node.closest("[data-run]");
+    const name = row?.querySelector(".run-name").firstChild.textContent;
+    return row ? `${name}: ${node.dataset.act}` : node.textContent.trim();
+}"""
+
+
+def expect_focus(page, what: str) -> None:
+    """What has the focus: "name of the run: act", or its own text."""
+    try:
+        wait_in(page, lambda: page.evaluate(FOCUSED) == what, f"the focus on {what}", seconds=6)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: it is on {page.evaluate(FOCUSED)}") from None
+
+
+def act(page, name: str, which: str):
+    """A control of the row of a run."""
+    named = page.locator(".run-name", has_text=re.compile(rf"^{name}\b"))
+    row = page.locator("[data-run]").filter(has=named)
+    return row.locator(f"[data-act={which}]")
 
 
 # -- queue -----------------------------------------------------------------------------------
@@ -172,6 +215,114 @@ def test_the_page_train_shows_the_queue_in_its_order_too(queue, visit):
     expect(rows.first).to_contain_text("three")
 
 
+def test_the_focus_goes_with_a_run_that_begins_and_ends(past, visit):
+    server = past({"output_name": "old"}, {"output_name": "new"})
+    page = visit("about:blank")
+    told = Told(page, server)
+    for run in told.told["runs"]:
+        run.update(state="queued", started=None, ended=None)
+    told.told["order"] = [run["id"] for run in told.told["runs"]]
+    page.goto(f"{server.url}/runs")
+    act(page, "new", "details").focus()
+    told.say("new", state="running", started=time.time())
+    expect(page.get_by_role("list", name="Running now")).to_contain_text("new")
+    expect_focus(page, "new: details")
+    told.say("new", state="succeeded", ended=time.time())
+    expect(past_rows(page)).to_contain_text("new")
+    expect_focus(page, "new: details")
+    act(page, "old", "out").focus()
+    told.say("old", state="running", started=time.time())
+    expect_focus(page, "old: stop")
+    told.say("old", state="stopped", ended=time.time())
+    expect_focus(page, "old: details")
+
+
+def test_after_a_run_is_taken_out_the_keyboard_goes_on_at_its_neighbour(queue, visit):
+    page = visit(f"{queue.url}/runs")
+    act(page, "two", "out").press("Enter")
+    expect_order(page, "one", "three")
+    expect_focus(page, "three: out")
+    page.get_by_role("button", name="Undo").press("Enter")
+    expect_order(page, "one", "two", "three")
+    expect_focus(page, "two: out")
+    for name, then in (("three", "two: out"), ("two", "one: out"), ("one", "Queue")):
+        act(page, name, "out").press("Enter")
+        expect_focus(page, then)
+
+
+def test_two_presses_at_once_are_one(queue, visit):
+    page = visit(f"{queue.url}/runs")
+    for number in (1, 2):
+        record(Home(queue.home), number)
+    expect(past_rows(page)).to_have_count(2)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    act(page, "two", "out").dblclick(delay=20)
+    expect_order(page, "one", "three")
+    page.wait_for_timeout(400)
+    expect_order(page, "one", "three")
+    assert len([url for url in asked if url.endswith("/stop")]) == 1
+    expect(page.locator(".toast-danger")).to_have_count(0)
+    page.get_by_label("Select all").check()
+    act(page, "two", "select").uncheck()
+    button(page, "Compare two").dblclick()
+    expect(page.get_by_role("dialog", name="What differs")).to_have_count(1)
+
+
+def test_the_question_before_a_stop_is_about_the_run_as_it_is_by_then(past, visit):
+    server = past({"output_name": "a"})
+    page = visit("about:blank")
+    told = Told(page, server)
+    caching = {"index": 1, "count": 3, "name": "latents", "title": "Latents"}
+    training = {"index": 3, "count": 3, "name": "train", "title": "Training the LoRA"}
+    told.told["runs"][0].update(state="running", stage=caching, ended=None)
+    page.goto(f"{server.url}/runs")
+    expect(page.get_by_text("1 of 3: Latents")).to_be_visible()
+    told.say("a", stage=training)
+    expect(page.get_by_text("3 of 3: Training the LoRA")).to_be_visible()
+    button(page, "^Stop a").click()
+    expect(page.get_by_role("button", name="Stop after this epoch")).to_be_visible()
+    told.say("a", state="succeeded", ended=time.time())  # while the question stands open
+    expect(past_rows(page)).to_have_count(1)
+    page.get_by_role("button", name="Stop training").click()
+    expect_focus(page, "a: details")
+    expect(page.locator(".toast")).to_have_count(0)
+
+
+def test_a_finger_that_drags_scrolls_to_the_rows_out_of_sight(queue, visit):
+    page = visit(f"{queue.url}/runs", viewport={"width": 390, "height": 450}, has_touch=True)
+    expect_order(page, "one", "two", "three")
+    waiting(page).first.scroll_into_view_if_needed()
+    grip = waiting(page).first.get_by_title("Drag to reorder").bounding_box()
+    finger = Finger(page, grip["x"] + 5, grip["y"] + grip["height"] / 2)
+    for y, names in (445, "two three one"), (60, "one two three"), (445, "two three one"):
+        finger.move(y)
+        wait_in(page, lambda names=names: order(page) == names.split(), names)
+    finger.lift()
+    wait_in(page, lambda: queue.get("/api/runs")["order"][2] == queue.ids["one"], "the server")
+
+
+class Finger:
+    """One finger on the page, from where it is put down."""
+
+    def __init__(self, page, x: float, y: float):
+        self.page, self.x, self.y = page, x, y
+        self.session = page.context.new_cdp_session(page)
+        self._send("touchStart", y)
+
+    def move(self, y: float) -> None:
+        for part in range(1, 5):
+            self._send("touchMove", self.y + (y - self.y) * part / 4)
+        self.y = y
+
+    def lift(self) -> None:
+        self._send("touchEnd")
+
+    def _send(self, kind: str, *ys: float) -> None:
+        points = [{"x": self.x, "y": y} for y in ys]
+        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
 # -- history -----------------------------------------------------------------------------------
 
 
@@ -193,11 +344,11 @@ def test_the_history_is_searched_filtered_and_sorted(past, visit):
     expect(page.get_by_text("No run fits.")).to_be_visible()
     button(page, "Show all").click()
     expect(past_rows(page)).to_have_count(3)
-    button(page, "^Final loss").click()
+    button(page, "^Last loss").click()
     expect_names(page, "red", "green", "blue")
-    heading = page.get_by_role("columnheader", name="Final loss")
+    heading = page.get_by_role("columnheader", name="Last loss")
     expect(heading).to_have_attribute("aria-sort", "ascending")
-    button(page, "^Final loss").click()
+    button(page, "^Last loss").click()
     expect_names(page, "blue", "green", "red")
     page.get_by_label("Folder").select_option("ball")
     expect_names(page, "blue", "green")
@@ -223,6 +374,110 @@ def test_several_runs_are_deleted_and_their_files_stay(past, visit):
     expect(past_rows(page)).to_have_count(2)
     expect_names(page, "run 3", "run 0")
     assert len(server.get("/api/runs")["runs"]) == 2 and kept.is_file()
+
+
+def test_what_a_search_hides_is_not_deleted(past, visit):
+    server = past(*[{"output_name": name} for name in ("red", "blue", "green", "pale red")])
+    page = visit(f"{server.url}/runs")
+    for name in ("red", "blue", "green"):
+        act(page, name, "select").check()
+    search = page.get_by_role("searchbox", name="Search runs")
+    search.fill("pale")
+    expect(page.get_by_text("0 runs selected, 3 more not shown")).to_be_visible()
+    expect(page.get_by_label("Select all")).not_to_be_checked()
+    expect(button(page, "Delete selected")).to_be_disabled()
+    search.fill("red")
+    expect(page.get_by_text("1 run selected, 2 more not shown")).to_be_visible()
+    page.get_by_label("Select all").check()
+    button(page, "Delete selected").click()
+    dialog = page.get_by_role("dialog", name="Delete 2 runs from the list?")
+    expect(dialog).to_contain_text("“pale red” and “red” go from this list, with their settings")
+    expect(dialog).to_contain_text("loss curves. Their LoRAs")
+    dialog.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No run fits.")).to_be_visible()
+    search.fill("")
+    expect_names(page, "green", "blue")
+    expect(page.get_by_text("2 runs selected")).to_be_visible()
+
+
+def test_a_deletion_of_many_names_some_and_counts_the_rest(past, visit):
+    server = past(*[{"output_name": f"run {number}"} for number in range(8)])
+    page = visit(f"{server.url}/runs")
+    page.get_by_label("Select all").check()
+    button(page, "Delete selected").click()
+    dialog = page.get_by_role("dialog", name="Delete 8 runs from the list?")
+    expect(dialog).to_contain_text("“run 7”, “run 6”, “run 5”, “run 4”, “run 3” and 3 more go")
+
+
+def test_after_a_deletion_the_keyboard_goes_on_at_the_next_run(past, visit):
+    server = past(*[{"output_name": name} for name in "abcde"])
+    page = visit(f"{server.url}/runs")
+    yes = page.get_by_role("button", name="Delete", exact=True)
+
+    act(page, "d", "delete").press("Enter")
+    page.keyboard.press("Escape")
+    expect_focus(page, "d: delete")
+    page.keyboard.press("Enter")
+    yes.press("Enter")
+    expect_names(page, "e", "c", "b", "a")
+    expect_focus(page, "c: delete")
+
+    act(page, "c", "details").press("Enter")
+    page.get_by_role("button", name="Delete…").press("Enter")
+    yes.press("Enter")
+    expect_names(page, "e", "b", "a")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect_focus(page, "b: details")
+
+    act(page, "e", "select").check()
+    act(page, "b", "select").check()
+    button(page, "Delete selected").press("Enter")
+    yes.press("Enter")
+    expect_names(page, "a")
+    expect_focus(page, "Delete selected…")
+
+    act(page, "a", "delete").press("Enter")
+    yes.press("Enter")
+    expect_focus(page, "Runs")
+
+
+def test_settings_and_commands_do_not_break_within_a_number_or_an_option(past, visit):
+    flags = [f"--dataset_config{number}" for number in range(30)]
+    server = past(*[{"flags": flags, "learning_rate": 5e-5, "loss": n / 7} for n in range(2)])
+    page = visit(f"{server.url}/runs")
+    expect(past_rows(page)).to_have_count(2)
+    cell = page.locator(".run-settings").nth(1)
+    assert page.evaluate(BROKEN, [".run-settings", r"[\w.]+(-\w+)*"]) == []
+    assert cell.evaluate("node => node.scrollWidth <= node.clientWidth")
+    page.get_by_label("Select all").check()
+    button(page, "Compare two").click()
+    left = "node => { const r = new Range(); r.selectNodeContents(node);" + (
+        " return Math.round(r.getBoundingClientRect().left); }"
+    )
+    dialog = page.get_by_role("dialog")
+    title = dialog.get_by_role("heading").evaluate(left)
+    assert dialog.get_by_role("rowheader", name="State").evaluate(left) == title
+    page.keyboard.press("Escape")
+    act(page, "ball 0", "details").click()
+    page.get_by_text("What really ran").click()
+    for width in (1366, 700, 390):
+        page.set_viewport_size({"width": width, "height": 768})
+        assert page.evaluate(BROKEN, [".sheet-code pre", r"--\w+"]) == []
+
+
+BROKEN = """([where, pattern]) => [...document.querySelectorAll(where)].flatMap((box) => {
+    const walker = document.createTreeWalker(box, NodeFilter.SHOW_TEXT);
+    const found = [];
+    for (let node = walker.nextNode(); node; node = walker.nextNode())
+        for (const match of node.data.matchAll(new RegExp(pattern, "g"))) {
+            const range = new Range();
+            range.setStart(node, match.index);
+            range.setEnd(node, match.index + match[0].length);
+            const tops = new Set([...range.getClientRects()].map((one) => Math.round(one.top)));
+            if (tops.size > 1) found.push(match[0]);
+        }
+    return found;
+})"""
 
 
 def test_two_runs_are_compared(past, visit):
@@ -306,6 +561,141 @@ def test_notes_written_elsewhere_meanwhile_are_shown_not_overwritten(past, visit
     button(page, "Keep mine").click()
     expect(page.get_by_text("Saved", exact=True)).to_be_visible()
     assert server.get(f"/api/jobs/{server.ids[0]}/details")["notes"] == "mine"
+
+
+def test_notes_typed_in_a_conflict_come_back_with_the_dialog(past, visit):
+    server = past({"output_name": "a"})
+    page = visit(f"{server.url}/runs#run={server.ids[0]}")
+    notes = page.get_by_role("dialog").get_by_label("Notes")
+    expect(notes).to_be_visible()
+    server.put(f"/api/jobs/{server.ids[0]}/notes", {"text": "theirs"})
+    notes.fill("mine")
+    conflict = page.get_by_text("These notes were changed elsewhere meanwhile.")
+    expect(conflict).to_be_visible()
+    notes.fill("mine, and more")
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("Yours are kept in this browser")).to_be_visible()
+    act(page, "a", "details").click()
+    expect(notes).to_have_value("mine, and more")
+    expect(conflict).to_be_visible()
+    notes.fill("mine, and much more")
+    page.goto(f"{server.url}/")  # the tab goes, so to speak
+    assert server.get(f"/api/jobs/{server.ids[0]}/details")["notes"] == "theirs"
+    page.goto(f"{server.url}/runs#run={server.ids[0]}")
+    expect(notes).to_have_value("mine, and much more")
+    button(page, "Keep mine").click()
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    assert server.get(f"/api/jobs/{server.ids[0]}/details")["notes"] == "mine, and much more"
+    server.put(f"/api/jobs/{server.ids[0]}/notes", {"text": "theirs again"})
+    page.reload()  # nothing is kept any more
+    expect(notes).to_have_value("theirs again")
+
+
+def test_notes_typed_as_the_page_goes_are_saved(past, visit):
+    server = past({"output_name": "a"})
+    page = visit(f"{server.url}/runs#run={server.ids[0]}")
+    page.get_by_role("dialog").get_by_label("Notes").fill("the last words")
+    page.goto(f"{server.url}/login")
+    told = f"/api/jobs/{server.ids[0]}/details"
+    wait_in(page, lambda: server.get(told)["notes"] == "the last words", "the notes", seconds=5)
+
+
+def test_notes_that_no_server_took_are_saved_at_the_next_opening(past, visit):
+    server = past({"output_name": "a"})
+    page = visit(f"{server.url}/runs#run={server.ids[0]}")
+    notes = page.get_by_role("dialog").get_by_label("Notes")
+    expect(notes).to_be_visible()
+    page.route("**/notes", lambda route: route.abort())
+    notes.fill("typed in vain")
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("Your notes are not saved yet.")).to_be_visible()
+    page.unroute("**/notes")
+    page.goto(f"{server.url}/runs?again#run={server.ids[0]}")
+    expect(notes).to_have_value("typed in vain")
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    assert server.get(f"/api/jobs/{server.ids[0]}/details")["notes"] == "typed in vain"
+
+
+def test_notes_do_not_conflict_with_themselves_on_a_slow_server(past, visit):
+    server = past({"output_name": "a"})
+    page = visit(f"{server.url}/runs#run={server.ids[0]}")
+    held = []
+    page.route("**/notes", lambda route: held.append(route))
+    notes = page.get_by_role("dialog").get_by_label("Notes")
+    notes.fill("one")
+    wait_in(page, lambda: len(held) == 1, "the first save")
+    notes.fill("one two")
+    page.wait_for_timeout(1200)
+    assert len(held) == 1
+    held[0].continue_()
+    wait_in(page, lambda: len(held) == 2, "the second save")
+    held[1].continue_()
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    expect(page.get_by_text("changed elsewhere")).to_have_count(0)
+    assert server.get(f"/api/jobs/{server.ids[0]}/details")["notes"] == "one two"
+
+
+def test_the_dialog_gives_the_focus_back_to_the_row_of_its_run(past, visit):
+    server = past({"output_name": "a", **SMALL, "state": "failed"}, {"output_name": "b"})
+    page = visit(f"{server.url}/runs#run={server.ids[0]}")
+    dialog = page.get_by_role("dialog", name="ball")
+    for name in ("Start again", "Delete…"):
+        dialog.get_by_role("button", name=name).press("Enter")
+        page.get_by_role("button", name="Cancel").press("Enter")
+        expect_focus(page, name)
+    page.keyboard.press("Escape")
+    expect_focus(page, "ball: details")
+    page.keyboard.press("Enter")
+    dialog.get_by_label("Notes").fill("a note")
+    expect(past_rows(page).nth(1)).to_contain_text("a note")  # the row is another one by now
+    page.keyboard.press("Escape")
+    expect_focus(page, "ball: details")
+
+
+def test_a_deletion_that_fails_is_told_in_the_dialog(past, visit):
+    server = past({"output_name": "a"})
+    page = visit(f"{server.url}/runs#run={server.ids[0]}")
+    error = {"error": "The disk is full."}
+    refuse = lambda route: (  # noqa: E731
+        route.fulfill(status=500, json=error)
+        if route.request.method == "DELETE"
+        else route.fallback()
+    )
+    page.route(f"**/api/jobs/{server.ids[0]}", refuse)
+    dialog = page.get_by_role("dialog", name="a")
+    dialog.get_by_role("button", name="Delete…").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(dialog.get_by_text("The disk is full.")).to_be_visible()
+    expect(page.locator(".toast")).to_have_count(0)
+    expect_focus(page, "Delete…")
+
+
+def test_of_a_deleted_run_in_the_address_that_is_said(past, visit):
+    server = past({"output_name": "a"})
+    page = visit(f"{server.url}/runs?state=succeeded#run=20200101-000000-000-abcdef")
+    expect(page.get_by_text("This run was deleted.")).to_be_visible()
+    assert page.url == f"{server.url}/runs?state=succeeded"
+
+
+def test_a_stopped_run_lists_what_it_has_left(past, visit):
+    server = past({"output_name": "a", "state": "stopped", "reason": "Stopped on request."})
+    created = server.get(f"/api/jobs/{server.ids[0]}")["created"]
+    left_at(server.home / "output/ball/a-000001.safetensors", created + 20)
+    left_at(server.home / "output/ball/other-000001.safetensors", created - 9999)
+    page = visit("about:blank")
+
+    def with_speed(route):
+        told = route.fetch().json()
+        told["job"]["progress"]["seconds_per_step"] = 0.259
+        route.fulfill(json=told)
+
+    page.route("**/details", with_speed)
+    page.goto(f"{server.url}/runs#run={server.ids[0]}")
+    dialog = page.get_by_role("dialog", name="a")
+    expect(dialog.get_by_role("link", name="a-000001.safetensors")).to_be_visible()
+    expect(dialog.get_by_role("link", name="other")).to_have_count(0)
+    expect(dialog.locator("dl")).to_contain_text("Last loss0.1")
+    expect(dialog.locator("dl")).to_contain_text("Speed3.9 steps/s")
 
 
 def test_the_report_says_what_is_in_it_and_comes_as_a_zip(past, visit):
@@ -424,6 +814,19 @@ def test_a_phone_shows_cards_and_full_dialogs_without_sideways_scrolling(queue, 
     page.locator("[data-runs] tr").first.get_by_role("button", name=re.compile("^Details")).click()
     expect(dialog.get_by_label("Notes")).to_be_visible()
     assert page.evaluate("document.querySelector('.sheet-body').scrollWidth") <= 390
+
+
+def test_a_finger_meets_what_it_aims_at(queue, visit):
+    record(Home(queue.home), 1)
+    page = visit(f"{queue.url}/runs", **PHONE, is_mobile=True)
+    expect(past_rows(page)).to_have_count(1)
+    controls = page.locator("main").locator("button, select, a[href], input:not([type=checkbox])")
+    low = controls.evaluate_all(
+        """(nodes) => nodes.filter((node) => node.checkVisibility())
+            .filter((node) => node.getBoundingClientRect().height < 44)
+            .map((node) => node.outerHTML.slice(0, 90))"""
+    )
+    assert low == []
 
 
 CONTROLS = "button, input, select, textarea, a[href], summary"

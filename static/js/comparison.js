@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { el, icon, needStyle } from "./dom.js";
 import { count, loss, when } from "./format.js";
-import { pageOf, stateTag, took, trained } from "./runwords.js";
+import { lossName, pageOf, stateTag, took, trained } from "./runwords.js";
 
 /** Open the comparison of two rows of the board, the older one first. */
 export async function compareRuns(a, b) {
@@ -39,7 +39,7 @@ function table(a, b, { rows }) {
   );
   const outcome = [
     ["State", pair.map(stateTag)],
-    ["Final loss", pair.map((run) => loss(trained(run).loss))],
+    [pair.map(lossName).find((name) => name !== "Final loss") ?? "Final loss", pair.map((run) => loss(trained(run).loss))],
     ["Duration", pair.map(took)],
     ["Steps", pair.map((run) => (trained(run).total ? `${trained(run).step ?? 0} / ${trained(run).total}` : "–"))],
   ];

@@ -1,27 +1,30 @@
 /** Everything about one run, in a dialog. Loaded at first use. */
 
 import { at, get, post } from "./api.js";
-import { confirmed } from "./dialogs.js";
+import { complain, confirmed } from "./dialogs.js";
 import { copyText, el, find, icon, needStyle, say } from "./dom.js";
-import { bytes, duration, loss, when } from "./format.js";
+import { bytes, duration, loss, speed, when } from "./format.js";
 import { forget } from "./history.js";
 import { notesField } from "./notes.js";
-import { pageOf, seconds, stateTag, useOf } from "./runwords.js";
+import { onPress } from "./press.js";
+import { bringFocusBack, spotOf, spotOfRun } from "./rowfocus.js";
+import { lossName, pageOf, seconds, stateTag, useOf } from "./runwords.js";
 import { ended } from "./stream.js";
 
 const RESTARTABLE = ["failed", "stopped", "interrupted"];
 
-let shown = null; // {id, dialog, board, notes}
+let shown = null; // {id, dialog, board, notes, spot: where the focus goes at its end}
 
 /** Open the dialog of a run; `board` tells when its state changes. */
 export async function showRun(id, board) {
-  const [told] = await Promise.all([get(at("jobs", id, "details")), needStyle("rundetails.css")]);
+  const [told] = await Promise.all([tellAll(id), needStyle("rundetails.css")]);
   shown?.dialog.close();
   const dialog = el("dialog", { className: "sheet", "aria-labelledby": "run-title" });
   const notes = notesField(id, told.notes, told.notes_tag);
-  shown = { id, dialog, board, notes };
+  shown = { id, dialog, board, notes, spot: spotHere(id) };
   fill(dialog, told, notes);
-  dialog.addEventListener("close", () => leave(dialog));
+  const own = shown;
+  dialog.addEventListener("close", () => leave(own));
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   document.body.append(dialog);
   dialog.showModal();
@@ -29,14 +32,36 @@ export async function showRun(id, board) {
   board.addEventListener("change", follow);
 }
 
-function leave(dialog) {
+/** Where the focus stood in the run's row; its details where it stood elsewhere. */
+function spotHere(id) {
+  const spot = spotOf(document.activeElement);
+  return spot?.id === id ? spot : spotOfRun(id);
+}
+
+/** What the server tells of a run, with the LoRA files it has left so far. */
+async function tellAll(id) {
+  const told = await get(at("jobs", id, "details"));
+  const { project, state, outputs } = told.job;
+  const listed = project && state !== "queued" ? await get(at("projects", project, "outputs")).catch(() => null) : null;
+  return { ...told, files: listed ? filesOf(id, outputs, listed.files) : outputs };
+}
+
+/** Its LoRAs, and what else it made. A file that a later run has written anew is not its own any more. */
+function filesOf(id, outputs, loras) {
+  const known = new Set(loras.filter((file) => file.run).map((file) => file.name));
+  const own = loras.filter((file) => file.run === id);
+  return [...own, ...outputs.filter((file) => !known.has(file.name))];
+}
+
+function leave({ dialog, notes, board, spot, id }) {
+  notes.leave();
   if (shown?.dialog === dialog) {
-    shown.notes.flush();
-    shown.board.removeEventListener("change", follow);
+    board.removeEventListener("change", follow);
     shown = null;
     remember("");
   }
   dialog.remove();
+  bringFocusBack(board.rows.has(id) ? { ...spotOfRun(id), act: spot.act, scrolls: spot.scrolls } : spot);
 }
 
 /** The address names the run, so that it can be bookmarked. */
@@ -53,7 +78,7 @@ async function follow() {
   if (!run) return dialog.close();
   if (dialog.dataset.state === mark(run)) return;
   dialog.dataset.state = mark(run);
-  const told = await get(at("jobs", id, "details")).catch(() => null);
+  const told = await tellAll(id).catch(() => null);
   if (told && shown?.dialog === dialog) fill(dialog, told, notes);
 }
 
@@ -63,6 +88,7 @@ function fill(dialog, told, notes) {
   const { job } = told;
   dialog.dataset.state = mark(job);
   const focused = dialog.contains(document.activeElement) ? document.activeElement : null;
+  const act = focused?.dataset.act;
   const open = new Set([...dialog.querySelectorAll("details[open]")].map((one) => one.dataset.part));
   const place = find(".sheet-body", dialog)?.scrollTop ?? 0;
   const problem = el("p", { className: "field-error", role: "status", data: { problem: "" } });
@@ -74,7 +100,7 @@ function fill(dialog, told, notes) {
     problem,
     facts(told),
     notes.node,
-    files(job),
+    files(told),
     settings(told),
     commands(told),
     lastLines(told),
@@ -84,10 +110,11 @@ function fill(dialog, told, notes) {
   for (const part of dialog.querySelectorAll("details")) part.open = open.has(part.dataset.part);
   body.scrollTop = place;
   if (focused?.isConnected) focused.focus();
+  else if (focused) (find(`[data-act="${act}"]`, dialog) ?? body).focus();
 }
 
 function head({ job, settings: { output_name } }) {
-  const close = el("button", { className: "icon-button", "aria-label": "Close" }, icon("close"));
+  const close = el("button", { className: "icon-button", "aria-label": "Close", data: { act: "close" } }, icon("close"));
   const title = el("h2", { id: "run-title", textContent: output_name ?? job.title });
   return el("div", { className: "sheet-head" }, title, stateTag(job), el("form", { method: "dialog" }, close));
 }
@@ -124,21 +151,30 @@ function actions(told, problem) {
   return el("div", {}, el("div", { className: "row sheet-actions" }, ...all.filter(Boolean)), hint || null);
 }
 
-/** A button whose failure is said in the dialog. */
+/** A button whose failure is said in the dialog. The dialog may have been drawn anew under its question. */
 function act(text, name, action, problem) {
-  const button = el("button", { type: "button", className: "button" }, icon(name), text);
-  button.addEventListener("click", async () => {
-    say(problem, "");
-    button.disabled = true;
-    try {
+  const button = el("button", { type: "button", className: "button", data: { act: name } }, icon(name), text);
+  const told = (error) => {
+    const now = problem.isConnected ? problem : shown && find("[data-problem]", shown.dialog);
+    if (!now) return complain(error);
+    say(now, (error.problems ?? [error]).map((one) => [one.error ?? one.message, one.hint].filter(Boolean).join(" ")).join("\n"));
+    now.scrollIntoView({ block: "nearest" });
+  };
+  onPress(
+    button,
+    async () => {
+      say(problem, "");
       await action();
-    } catch (error) {
-      say(problem, (error.problems ?? [error]).map((one) => [one.error ?? one.message, one.hint].filter(Boolean).join(" ")).join("\n"));
-    } finally {
-      button.disabled = false;
-    }
-  });
+    },
+    told,
+  );
   return button;
+}
+
+/** A question closes on what was pressed; where that was drawn anew meanwhile, the new one gets the focus. */
+function holdAct(name) {
+  if (!shown?.dialog.open || shown.dialog.contains(document.activeElement)) return;
+  (find(`[data-act="${name}"]`, shown.dialog) ?? find(".sheet-body", shown.dialog)).focus();
 }
 
 async function restart({ job, settings }) {
@@ -147,7 +183,8 @@ async function restart({ job, settings }) {
     text: "It is queued with its settings, and with the images and captions as the folder holds them now. Files of the same name are replaced.",
     yes: "Start again",
   });
-  if (!yes) return;
+  holdAct("play");
+  if (!yes || !shown) return;
   const { board } = shown;
   await post(at("projects", job.project, "train"), { settings });
   shown?.dialog.close();
@@ -155,9 +192,13 @@ async function restart({ job, settings }) {
 }
 
 async function erase(job) {
-  const { board, dialog } = shown;
+  const { board } = shown;
   const run = board.rows.get(job.id);
-  if (await forget([run ?? { ...job, name: job.title }])) dialog.close();
+  try {
+    if (await forget([run ?? { ...job, name: job.title }])) shown?.dialog.close();
+  } finally {
+    holdAct("trash");
+  }
 }
 
 // -- what there is to tell --------------------------------------------------------------------------
@@ -174,8 +215,8 @@ function facts({ job, images, versions }) {
     ["Stage", job.stage && !training && `${job.stage.index} of ${job.stage.count}: ${job.stage.title}`],
     ["Steps", training && total && `${step ?? 0} / ${total}`],
     ["Epochs", training && epochs && `${epoch} / ${epochs}`],
-    ["Final loss", training && value !== null && loss(value)],
-    ["Speed", training && seconds_per_step && `${Number(seconds_per_step.toPrecision(3))} s per step`],
+    [lossName(job), training && value !== null && loss(value)],
+    ["Speed", training && seconds_per_step && speed(seconds_per_step)],
     ["Images", images ? String(images) : null],
     ["Exit code", job.exit_code ? String(job.exit_code) : null],
     ...Object.entries(versions),
@@ -188,9 +229,9 @@ function facts({ job, images, versions }) {
   );
 }
 
-function files(job) {
-  if (!job.outputs.length) return null;
-  const rows = job.outputs.map((file) =>
+function files({ files: all }) {
+  if (!all.length) return null;
+  const rows = all.map((file) =>
     el(
       "li",
       {},
@@ -241,7 +282,8 @@ function code(title, text) {
   const copy = el("button", { type: "button", className: "button button-small button-bare", textContent: "Copy" });
   copy.append(el("span", { className: "visually-hidden", textContent: ` ${title}` }));
   copy.addEventListener("click", async () => say(copy, (await copyText(text)) ? "Copied" : "Not allowed by the browser"));
-  const pieces = text.split(/(?= --)/).map((piece) => el("span", { textContent: piece }));
+  // Lines break between words only, never in "--dataset_config".
+  const pieces = text.split(/(\s+)/).map((piece) => (piece.trim() ? el("span", { className: "word", textContent: piece }) : piece));
   return el(
     "div",
     { className: "sheet-code" },

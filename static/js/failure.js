@@ -4,9 +4,10 @@
  */
 
 import { at, get, post } from "./api.js";
-import { complain, confirmed, toast } from "./dialogs.js";
+import { confirmed, toast } from "./dialogs.js";
 import { el, find, icon, needStyle } from "./dom.js";
 import { isLost } from "./keepfocus.js";
+import { onPress } from "./press.js";
 import { project } from "./project.js";
 import { toTitle } from "./run.js";
 import { apply, switchFolder, values } from "./settings.js";
@@ -37,32 +38,17 @@ function telling(lines) {
 function wayOut(job, fix) {
   const main = el("button", { type: "button", className: "button button-primary", textContent: fix.label });
   const row = el("div", { className: "row way-out" }, main);
-  watch(main, () => take(job, fix));
+  onPress(main, () => take(job, fix));
   if (fix.starts) {
     const only = el("button", {
       type: "button",
       className: "button button-small button-bare",
       textContent: "Only fill the form",
     });
-    watch(only, () => take(job, { ...fix, starts: false }));
+    onPress(only, () => take(job, { ...fix, starts: false }));
     row.append(only);
   }
   return row;
-}
-
-/** A press does its work once, however often it is pressed meanwhile. */
-function watch(button, action) {
-  button.addEventListener("click", async () => {
-    if (button.ariaDisabled === "true") return;
-    button.ariaDisabled = "true";
-    try {
-      await action();
-    } catch (error) {
-      complain(error);
-    } finally {
-      button.ariaDisabled = null;
-    }
-  });
 }
 
 /** Fill the form with the run's settings and what puts them right; then start, or lead to what is to be done. */
@@ -116,7 +102,7 @@ function caution(job, { text, hint, fix }) {
   if (fix) {
     const label = ended(job) ? fix.label : `Stop, and ${fix.label[0].toLowerCase()}${fix.label.slice(1)}`;
     const button = el("button", { type: "button", className: "button", textContent: label });
-    watch(button, () => stopAndTake(job, fix));
+    onPress(button, () => stopAndTake(job, fix));
     body.append(el("div", { className: "row way-out" }, button));
   }
   return el("div", { className: "notice notice-warn outcome" }, icon("warn"), body);

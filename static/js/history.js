@@ -4,7 +4,9 @@ import { at, post, remove } from "./api.js";
 import { complain, confirmed, toast } from "./dialogs.js";
 import { debounced, el, find, findAll, icon, say } from "./dom.js";
 import { STATES, count, loss, when } from "./format.js";
-import { DELETION, keySettings, pageOf, seconds, settingsText, spoken, stateTag, took, trained } from "./runwords.js";
+import { onPress } from "./press.js";
+import { bringFocusBack, holdingFocus, spotOf } from "./rowfocus.js";
+import { deletion, keySettings, lossName, pageOf, seconds, settingsWords, spoken, stateTag, took, trained } from "./runwords.js";
 import { ended } from "./stream.js";
 
 const PAGE = 100; // rows that are drawn at first, and more each time the end comes into view
@@ -105,13 +107,13 @@ function drawFolders(runs) {
 
 // -- drawing --------------------------------------------------------------------------------------
 
-function draw() {
+export function drawHistory() {
   const past = board.all.filter(ended);
   const filter = chosen();
   drawFolders(past);
   found = sort(past.filter(fits(filter)), filter.sort);
   box.hidden = !past.length;
-  for (const id of selected) if (!board.rows.has(id)) selected.delete(id);
+  for (const id of selected) if (!board.rows.has(id) || !ended(board.rows.get(id))) selected.delete(id);
   drawOrder(filter.sort || "started-down");
   drawRows();
   drawSelection(past.length);
@@ -129,14 +131,12 @@ function drawRows() {
   say(more, `Show more (${left.toLocaleString("en")} further)`);
 }
 
-/** Draw a run's row where it belongs; one that did not change keeps its nodes, and so the focus. */
+/** Draw a run's row where it belongs; one that did not change keeps its nodes. */
 function place(run, index) {
   let known = rows.get(run.id);
   if (known?.run !== run && known?.mark !== JSON.stringify(run)) {
     const row = rowOf(run);
-    const focused = known?.row.contains(document.activeElement) ? document.activeElement.dataset.act : null;
     known?.row.replaceWith(row);
-    if (focused) find(`[data-act="${focused}"]`, row)?.focus();
     known = { row, mark: JSON.stringify(run) };
     rows.set(run.id, known);
   }
@@ -149,7 +149,7 @@ function place(run, index) {
 const hidden = (text) => el("span", { className: "visually-hidden", textContent: ` ${text}` });
 
 function cell(label, content, className = "") {
-  return el("td", { className, data: { label } }, content);
+  return el("td", { className, data: { label } }, ...[content].flat());
 }
 
 function rowOf(run) {
@@ -163,8 +163,8 @@ function rowOf(run) {
     cell("Started", run.started ? when(run.started) : "–", "run-started"),
     cell("Duration", took(run), "right"),
     cell("Steps", total ? `${step ?? 0} / ${total}` : "–", "right"),
-    cell("Final loss", loss(value), "right"),
-    cell("Settings", settingsText(run) || "–", "run-settings"),
+    cell(lossName(run), loss(value), "right"),
+    cell("Settings", settingsWords(run), "run-settings"),
     el("td", { className: "run-actions" }, actions(run)),
   );
 }
@@ -197,7 +197,7 @@ function actions(run) {
     { type: "button", className: "icon-button", "aria-label": `Delete ${about}`, title: "Delete", data: { act: "delete" } },
     icon("trash"),
   );
-  bin.addEventListener("click", () => forget([run]));
+  onPress(bin, () => forget([run]));
   return el(
     "div",
     { className: "row" },
@@ -233,16 +233,19 @@ function sortBy(head) {
 
 // -- selection ------------------------------------------------------------------------------------
 
-const selectedRuns = () => [...selected].map((id) => board.rows.get(id)).filter(Boolean);
+/** What is selected and fits the filter: what is out of sight is never acted on. */
+const selectedRuns = () => found.filter((run) => selected.has(run.id));
 
 function drawSelection(all) {
-  const here = found.filter((run) => selected.has(run.id)).length;
+  const here = selectedRuns().length;
   everything.checked = here > 0 && here === found.length;
   everything.indeterminate = here > 0 && here < found.length;
   const shown = found.length === all ? count(all, "run") : `${found.length} of ${count(all, "run")}`;
-  say(find("[data-selection-text]", box), selected.size ? `${count(selected.size, "run")} selected` : shown);
-  compare.disabled = selected.size !== 2;
-  erase.disabled = !selected.size;
+  const apart = selected.size - here;
+  const chosenText = `${count(here, "run")} selected${apart ? `, ${apart} more not shown` : ""}`;
+  say(find("[data-selection-text]", box), selected.size ? chosenText : shown);
+  compare.ariaDisabled = here === 2 ? null : "true";
+  erase.ariaDisabled = here ? null : "true";
 }
 
 function toggle(event) {
@@ -250,7 +253,7 @@ function toggle(event) {
   if (!id || event.target.dataset.act !== "select") return;
   if (event.target.checked) selected.add(id);
   else selected.delete(id);
-  draw();
+  holdingFocus(drawHistory);
 }
 
 function toggleAll() {
@@ -258,7 +261,7 @@ function toggleAll() {
     if (everything.checked) selected.add(run.id);
     else selected.delete(run.id);
   }
-  draw();
+  drawHistory();
 }
 
 async function openCompare() {
@@ -267,27 +270,26 @@ async function openCompare() {
   await compareRuns(a, b);
 }
 
-/** Delete runs after a question; resolves to true when they are gone. */
+/** Delete runs after a question; resolves to true when they are gone. What kept them from it is thrown. */
 export async function forget(runs) {
-  const many = runs.length > 1;
-  const yes = await confirmed({
-    title: many ? `Delete ${count(runs.length, "run")} from the list?` : `Delete “${runs[0].name}” from the list?`,
-    text: many ? DELETION.replace("The run goes", "The runs go").replace("its settings", "their settings").replace("Its LoRA", "LoRAs").replace("log file", "log files").replace("the folder", "their folders") : DELETION,
-    yes: "Delete",
-  });
-  if (!yes) return false;
-  try {
-    const ids = runs.map((run) => run.id);
-    const answer = many ? await post("/api/runs/delete", { names: ids }) : await remove(at("jobs", ids[0]));
-    const removed = many ? answer.removed : ids;
-    board.change({ removed });
-    if (answer.kept?.length) complain({ message: `${count(answer.kept.length, "run")} stayed: ${answer.kept[0].error}` });
-    else toast(`${count(removed.length, "run")} deleted.`);
-    return true;
-  } catch (error) {
-    complain(error);
-    return false;
-  }
+  const spot = spotOf(document.activeElement);
+  const yes = await confirmed({ ...deletion(runs), yes: "Delete" });
+  if (yes) await erased(runs);
+  bringFocusBack(spot);
+  return yes;
+}
+
+async function erased(runs) {
+  const ids = runs.map((run) => run.id);
+  const { removed, kept } = ids.length > 1 ? await post("/api/runs/delete", { names: ids }) : await eraseOne(ids[0]);
+  board.change({ removed });
+  if (kept.length) complain({ message: `${count(kept.length, "run")} stayed: ${kept[0].error}` });
+  else toast(`${count(removed.length, "run")} deleted.`);
+}
+
+async function eraseOne(id) {
+  await remove(at("jobs", id));
+  return { removed: [id], kept: [] };
 }
 
 // -- wiring ---------------------------------------------------------------------------------------
@@ -295,22 +297,21 @@ export async function forget(runs) {
 function refilter() {
   most = PAGE;
   remember();
-  draw();
+  drawHistory();
 }
 
 const searchLater = debounced(refilter, SEARCH_MS);
 
-/** Wire the history up; `source` is the board it shows. */
+/** Wire the history up; `source` is the board it shows, whose changes runs.js has drawn. */
 export function startHistory(source) {
   board = source;
   recall();
-  board.addEventListener("change", draw);
   filters.addEventListener("submit", (event) => event.preventDefault());
   filters.addEventListener("input", (event) => (event.target.name === "q" ? searchLater() : refilter()));
   body.addEventListener("change", toggle);
   everything.addEventListener("change", toggleAll);
-  compare.addEventListener("click", () => openCompare().catch(complain));
-  erase.addEventListener("click", () => forget(selectedRuns()));
+  onPress(compare, openCompare);
+  onPress(erase, () => forget(selectedRuns()));
   find("[data-unfilter]", box).addEventListener("click", () => {
     filters.reset();
     refilter();

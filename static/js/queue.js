@@ -4,7 +4,13 @@ import { at, post } from "./api.js";
 import { complain, confirmed, toast } from "./dialogs.js";
 import { el, find, findAll, icon, say } from "./dom.js";
 import { duration, loss } from "./format.js";
-import { pageOf, settingsText, spoken, stateTag, took } from "./runwords.js";
+import { onPress } from "./press.js";
+import { bringFocusBack, holdingFocus, parting, spotOf, spotOfRun } from "./rowfocus.js";
+import { pageOf, settingsWords, spoken, stateTag, took } from "./runwords.js";
+import { ended } from "./stream.js";
+
+const EDGE = 72; // pixels from the edge of the window in which dragging scrolls
+const FASTEST = 14; // pixels a frame, at the very edge
 
 const box = find("[data-queue-box]");
 const now = find("[data-now]", box);
@@ -12,12 +18,12 @@ const list = find("[data-waiting]", box);
 const said = find("[data-queue-said]", box);
 
 let board = null;
-let dragged = null; // {row, from: the row it stood before} while one is dragged
+let dragged = null; // {row, from: the row it stood before, y: where the pointer has moved to} while one is dragged
 
 // -- drawing --------------------------------------------------------------------------------------
 
-/** Draw what runs and what waits. A row that did not change keeps its nodes, and so the focus. */
-function draw() {
+/** Draw what runs and what waits. A row that did not change keeps its nodes. */
+export function drawQueue() {
   if (dragged) return; // what comes meanwhile is drawn when it is let go of
   const running = board.all.filter((run) => run.state === "running").reverse();
   const waiting = board.order.map((id) => board.rows.get(id)).filter((run) => run?.state === "queued");
@@ -40,20 +46,11 @@ function place(into, wanted) {
     if (known?.dataset.mark === mark) return known;
     const row = make(run);
     Object.assign(row.dataset, { run: run.id, mark });
-    const focused = known?.contains(document.activeElement) ? document.activeElement.dataset.act : null;
     known?.replaceWith(row);
-    if (focused) find(`[data-act="${focused}"]`, row)?.focus();
     return row;
   });
   for (const row of [...into.children]) if (!rows.includes(row)) row.remove();
-  rows.forEach((row, index) => into.children[index] !== row && hold(() => into.insertBefore(row, into.children[index])));
-}
-
-/** Moving a node takes the focus from what is in it: give it back. */
-function hold(action) {
-  const focused = document.activeElement;
-  action();
-  if (focused !== document.activeElement && focused?.isConnected) focused.focus();
+  rows.forEach((row, index) => into.children[index] !== row && into.insertBefore(row, into.children[index]));
 }
 
 const button = (act, text, of, action) => {
@@ -63,7 +60,7 @@ const button = (act, text, of, action) => {
     text,
     el("span", { className: "visually-hidden", textContent: ` ${of}` }),
   );
-  node.addEventListener("click", action);
+  onPress(node, action);
   return node;
 };
 
@@ -76,8 +73,8 @@ const detailsButton = (run) =>
   );
 
 function runningRow(run) {
-  const stop = button("stop", run.stopping ? "Stopping…" : "Stop", spoken(run), () => askToStop(run));
-  stop.disabled = run.stopping;
+  const stop = button("stop", run.stopping ? "Stopping…" : "Stop", spoken(run), () => askToStop(run.id));
+  if (run.stopping) stop.ariaDisabled = "true";
   return el(
     "li",
     { className: "now-run" },
@@ -130,7 +127,7 @@ const waitingRow = (index) => (run) => {
       { className: "queue-words" },
       el("span", { className: "run-name", textContent: run.name }),
       inFolder(run),
-      el("span", { className: "quiet small numbers waiting-settings", textContent: settingsText(run) }),
+      el("span", { className: "quiet small numbers waiting-settings" }, ...settingsWords(run)),
     ),
     el(
       "div",
@@ -138,7 +135,7 @@ const waitingRow = (index) => (run) => {
       up,
       down,
       detailsButton(run),
-      button("out", "Take out", `of the queue: ${spoken(run)}`, () => takeOut(run)),
+      button("out", "Take out", `of the queue: ${spoken(run)}`, (event) => takeOut(run, event)),
     ),
   );
 };
@@ -170,15 +167,16 @@ async function move(run, before) {
   }
 }
 
-async function takeOut(run) {
-  try {
+/** The second half of a double click would meet the row that has moved up: it does nothing. */
+async function takeOut(run, { detail: clicks }) {
+  if (clicks > 1) return;
+  const spot = spotOf(document.activeElement);
+  await parting(run.id, async () => {
     await post(at("jobs", run.id, "stop"));
     toast(`“${run.name}” is taken out of the queue.`, { undo: () => putBack(run), stays_ms: 12_000 });
     await board.refresh();
-    find("button", list)?.focus();
-  } catch (error) {
-    complain(error);
-  }
+    bringFocusBack(spot);
+  });
 }
 
 async function putBack(run) {
@@ -186,12 +184,16 @@ async function putBack(run) {
     await post(at("jobs", run.id, "put-back"));
     await board.refresh();
     say(said, `${spoken(run)} waits again.`);
+    bringFocusBack({ ...spotOfRun(run.id), act: "out" });
   } catch (error) {
     complain(error);
   }
 }
 
-async function askToStop(run) {
+/** Ask about the run as it is now, not as it was when its row was drawn. */
+async function askToStop(id) {
+  const run = board.rows.get(id);
+  const spot = spotOf(document.activeElement);
   const answer = await confirmed({
     title: `Stop “${run.name}”?`,
     text: "What was learned since the last saved checkpoint is lost. Checkpoints and samples stay.",
@@ -199,8 +201,22 @@ async function askToStop(run) {
     no: "Keep training",
     also: run.kind === "train" && run.stage?.name === "train" && !run.after_epoch ? "Stop after this epoch" : "",
   });
-  if (answer) await post(at("jobs", run.id, "stop"), answer === "also" ? { after_epoch: true } : {}).catch(complain);
+  bringFocusBack(spot);
+  if (answer) await stop(id, answer === "also" ? { after_epoch: true } : {});
 }
+
+/** One that ended while the question stood open is what was wished for. */
+async function stop(id, how) {
+  if (isOver(id)) return;
+  try {
+    await post(at("jobs", id, "stop"), how);
+  } catch (error) {
+    await board.refresh().catch(() => {});
+    if (!isOver(id)) throw error;
+  }
+}
+
+const isOver = (id) => !board.rows.has(id) || ended(board.rows.get(id));
 
 // -- dragging: by mouse, pen or finger --------------------------------------------------------------
 
@@ -208,16 +224,39 @@ function grab(event) {
   const row = event.target.closest("[data-grip]")?.closest("li");
   if (!row || event.button) return;
   event.preventDefault();
-  dragged = { row, from: row.nextElementSibling };
+  dragged = { row, from: row.nextElementSibling, y: null };
   row.classList.add("dragged");
   list.setPointerCapture(event.pointerId);
+  requestAnimationFrame(scroll);
 }
 
 function drag(event) {
   if (!dragged) return;
-  const { row } = dragged;
+  dragged.y = event.clientY;
+  carry();
+}
+
+/** Scroll as long as the pointer is near an edge and the list goes on behind it. */
+function scroll() {
+  if (!dragged) return;
+  requestAnimationFrame(scroll);
+  if (dragged.y === null) return;
+  const { top, bottom } = list.getBoundingClientRect();
+  const first = find(".top")?.getBoundingClientRect().bottom ?? 0; // what sticks there hides what is under it
+  const above = first + EDGE - dragged.y;
+  const below = dragged.y - (innerHeight - EDGE);
+  const way = above > 0 && top < first ? -above : below > 0 && bottom > innerHeight ? below : 0;
+  if (way) {
+    scrollBy({ top: Math.sign(way) * Math.ceil(FASTEST * Math.min(1, Math.abs(way) / EDGE)), behavior: "instant" });
+    carry();
+  }
+}
+
+/** Put what is dragged where the pointer is. */
+function carry() {
+  const { row, y } = dragged;
   const others = [...list.children].filter((one) => one !== row && lane(one) === lane(row));
-  const next = others.find((one) => event.clientY < middle(one)) ?? others.at(-1)?.nextElementSibling ?? null;
+  const next = others.find((one) => y < middle(one)) ?? others.at(-1)?.nextElementSibling ?? null;
   if (next !== row && row.nextElementSibling !== next) list.insertBefore(row, next);
 }
 
@@ -238,13 +277,12 @@ function drop(keep) {
   dragged = null;
   const run = board.rows.get(row.dataset.run);
   if (keep && before !== from && run) move(run, before && lane(before) === run.queue ? before.dataset.run : null);
-  else draw();
+  else holdingFocus(drawQueue);
 }
 
-/** Wire the queue up; `source` is the board it shows. */
+/** Wire the queue up; `source` is the board it shows, whose changes runs.js has drawn. */
 export function startQueue(source) {
   board = source;
-  board.addEventListener("change", draw);
   list.addEventListener("pointerdown", grab);
   list.addEventListener("pointermove", drag);
   list.addEventListener("pointerup", () => drop(true));

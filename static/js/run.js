@@ -7,6 +7,7 @@ import { duration, loss, speed } from "./format.js";
 import { drop, elapsed, eta, known, shownJob, take, waiting } from "./jobs.js";
 import { isLost, redraw } from "./keepfocus.js";
 import { drawOutcome } from "./outcome.js";
+import { onPress } from "./press.js";
 import { ended } from "./stream.js";
 
 const STAGES = ["Latents", "Text encoder", "Training"];
@@ -244,12 +245,7 @@ function queueRow(job, index) {
     textContent: "Take out",
   });
   button.append(el("span", { className: "visually-hidden", textContent: ` of the queue: ${job.title}` }));
-  button.addEventListener("click", async () => {
-    if (button.ariaDisabled) return;
-    button.ariaDisabled = "true";
-    await takeOut(job);
-    button.ariaDisabled = null;
-  });
+  onPress(button, () => takeOut(job));
   return el("li", { data: { key: job.id } }, el("span", { textContent: `${index + 1}. waiting: ${job.title}` }), button);
 }
 

@@ -5,8 +5,9 @@ import { Board } from "./board.js";
 import { complain } from "./dialogs.js";
 import { find, say } from "./dom.js";
 import { count } from "./format.js";
-import { startHistory } from "./history.js";
-import { startQueue } from "./queue.js";
+import { drawHistory, startHistory } from "./history.js";
+import { drawQueue, startQueue } from "./queue.js";
+import { holdingFocus } from "./rowfocus.js";
 import { drawReached, drawStatus, drawStatusMemory } from "./status.js";
 import { ended } from "./stream.js";
 
@@ -37,22 +38,44 @@ function drawHeader() {
   drawStatus(job, { name: "Runs", left, href: "/#run" });
 }
 
+let opening = ""; // the run whose details come: a double click opens them once
+
 async function openDetails(id) {
-  const { showRun } = await import("./details.js");
-  await showRun(id, board);
+  if (opening === id) return;
+  opening = id;
+  try {
+    const { showRun } = await import("./details.js");
+    await showRun(id, board);
+  } catch (error) {
+    complain(error);
+  } finally {
+    opening = "";
+  }
 }
 
-/** A run named in the address is opened once it is known, and when somebody goes back to it. */
+/** A run named in the address is opened once the runs are known; of one that is gone that is said. */
 function openNamed() {
-  const id = decodeURIComponent(location.hash.replace(/^#run=/, ""));
-  if (location.hash.startsWith("#run=") && board.rows.has(id)) openDetails(id).catch(complain);
+  const id = new URLSearchParams(location.hash.slice(1)).get("run");
+  if (!id) return;
+  if (board.rows.has(id)) return openDetails(id);
+  complain({ message: "This run was deleted." });
+  history.replaceState(history.state, "", location.pathname + location.search);
+}
+
+/** A run may go from one list to the other: the focus goes with it. */
+function draw() {
+  drawLead();
+  holdingFocus(() => {
+    drawQueue();
+    drawHistory();
+  });
 }
 
 document.addEventListener("click", (event) => {
   const id = event.target.closest("[data-details]")?.dataset.details;
-  if (id) openDetails(id).catch(complain);
+  if (id) openDetails(id);
 });
-board.addEventListener("change", drawLead);
+board.addEventListener("change", draw);
 board.addEventListener("change", openNamed, { once: true });
 board.addEventListener("change", drawHeader);
 board.addEventListener("resources", (event) => drawStatusMemory(event.detail));
