@@ -79,6 +79,22 @@ def test_an_address_is_set_tried_and_taken_back(ball, visit, service):  # noqa: 
     assert not (ball.home / "configs/notify.yaml").exists()
 
 
+def test_another_service_wants_an_address_of_its_own(ball, visit, service):  # noqa: F811
+    ball.put("/api/notify", {"kind": "ntfy", "url": service().url})
+    page = visit(f"{ball.url}/?project=ball")
+    page.get_by_role("button", name="Tell me when a run ends").click()
+    dialog = page.get_by_role("dialog", name="When a run ends")
+    expect(dialog).to_contain_text("leave this empty to keep it")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_contain_text("Saved.")
+    dialog.get_by_label("Service").select_option("discord")
+    expect(dialog).not_to_contain_text("Saved.")
+    expect(dialog).not_to_contain_text("to keep it")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_contain_text("Enter the address messages go to.")
+    assert ball.get("/api/notify")["kind"] == "ntfy"
+
+
 def test_what_is_wrong_is_said_at_the_field(ball, visit):
     page = visit(f"{ball.url}/?project=ball")
     tab_to(page, OPENER)

@@ -28,7 +28,7 @@ const told = el("p", { className: "small notify-told", role: "status" });
 const save = el("button", { type: "submit", className: "button button-primary", textContent: "Save" });
 const test = el("button", { type: "button", className: "button", textContent: "Send a test" });
 const remove = el("button", { type: "button", className: "button", textContent: "Send nothing any more" });
-const close = el("button", { type: "button", className: "button button-bare", textContent: "Close" });
+const close = el("button", { type: "button", className: "button", textContent: "Close" });
 
 const form = el(
   "form",
@@ -56,7 +56,7 @@ const dialog = el(
   }),
   form,
   told,
-  el("div", { className: "row" }, close),
+  el("div", { className: "row notify-end" }, close),
 );
 
 let held = {}; // as of /api/notify
@@ -75,7 +75,11 @@ export async function openNotify() {
 function build() {
   document.body.append(dialog);
   here.addEventListener("change", choose);
-  kind.addEventListener("change", hint);
+  kind.addEventListener("change", () => {
+    hint();
+    tell("");
+    url.removeAttribute("aria-invalid");
+  });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     attempt(save, keep);
@@ -120,7 +124,7 @@ function hint() {
   url.placeholder = KINDS.find(([value]) => value === kind.value)[2];
   say(
     kept,
-    held.kind
+    held.kind === kind.value
       ? `An address at ${held.host} is set. It is a secret and not shown again; leave this empty to keep it.`
       : "Whoever knows it can write to you: it is kept in a file only you can read.",
   );
