@@ -116,6 +116,135 @@ def test_all_samples_of_a_run_come_as_a_zip(page):
     assert "prompt-02_epoch-003_seed-42.png" in names
 
 
+# -- standing in the gallery while it changes ------------------------------------------------------
+
+
+def refreshed(page, place: str) -> None:
+    """Have the gallery read again by a script, so that the focus stays; a sample has come."""
+    page.evaluate("document.querySelector('[data-samples-refresh]').click()")
+    expect(sample(page, place, "ohwx on a table")).to_be_attached()
+
+
+def scroll_group(page, run: str):
+    return page.get_by_role("group", name=re.compile(f"^Sample images: {run}"))
+
+
+def older(box, run: str = "ball"):
+    """The summary of an older run."""
+    return box.locator("summary").filter(has_text=re.compile(f"^{run}, run of"))
+
+
+def gallery(page):
+    return page.get_by_role("region", name="Samples")
+
+
+@pytest.mark.parametrize(
+    "place", ["scroll group", "zip", "older run", "sample", "zip of an older run"]
+)
+def test_a_sample_that_comes_leaves_the_focus_where_it_is(folder, page, place):
+    if place == "zip of an older run":
+        older(gallery(page)).click()
+    one = {
+        "scroll group": scroll_group(page, "ship"),
+        "zip": page.get_by_role("link", name=re.compile("zip of ship")),
+        "older run": older(gallery(page)),
+        "sample": sample(page, "Epoch 3", "ohwx at night"),
+        "zip of an older run": page.get_by_role("link", name=re.compile("zip of ball")),
+    }[place]
+    one.focus()
+    drawn(folder.project, "e000004", NOW - 950, 0, "ship")
+    refreshed(page, "Epoch 4")
+    expect(one).to_be_focused()
+
+
+def test_a_sample_whose_mark_changes_keeps_the_focus(folder, page):
+    sample(page, "Epoch 2", "ohwx on a table").focus()
+    for best in (True, False):
+        path = "/api/projects/ball/outputs/ship-000002.safetensors/best"
+        folder.post(path, {"best": best})
+        page.evaluate("document.querySelector('[data-samples-refresh]').click()")
+        expect(gallery(page).get_by_text("Best", exact=True)).to_have_count(2 if best else 0)
+        expect(page.locator(":focus")).to_have_attribute("href", re.compile("ship_e000002_00"))
+
+
+def test_a_grid_in_use_does_not_fold_shut_when_the_next_run_begins(folder, page):
+    one = sample(page, "Epoch 2", "ohwx at night")
+    one.focus()
+    a_run(folder.project, "three", output_name="boat", began=NOW - 500)
+    drawn(folder.project, "e000001", NOW - 480, 0, "boat")
+    refreshed(page, "Epoch 1")
+    expect(scroll_group(page, "boat")).to_be_visible()
+    expect(one).to_be_visible()
+    expect(one).to_be_focused()
+
+
+def test_a_sample_that_goes_hands_the_focus_to_its_neighbour(folder, page):
+    sample(page, "Epoch 1", "ohwx on a table").focus()
+    (folder.project.path / "sample/ship_e000001_00_20260101120000_42_000.png").unlink()
+    page.evaluate("document.querySelector('[data-samples-refresh]').click()")
+    expect(sample(page, "Epoch 2", "ohwx on a table")).to_be_focused()
+
+
+def test_the_full_view_gives_the_focus_back_though_the_mark_changed(page):
+    dialog = open_full(page, "Epoch 2")
+    dialog.get_by_role("button", name="Best one").click()
+    expect(row(page, "ship-000002").get_by_text("Best", exact=True)).to_be_attached()
+    page.keyboard.press("Escape")
+    expect(page.locator(":focus")).to_have_attribute("href", re.compile("ship_e000002_00"))
+
+
+# -- the room there is -----------------------------------------------------------------------------
+
+COLUMNS = """() => {
+    const box = document.querySelector(".samples-scroll");
+    const { left, right } = box.getBoundingClientRect();
+    const [base, ...others] = [...box.querySelectorAll(".sample, .sample-gap")]
+        .map((node) => node.querySelector("img")?.getBoundingClientRect())
+        .filter(Boolean);
+    return {
+        over: box.scrollWidth - box.clientWidth,
+        more: ["before", "after"].filter((side) => box.hasAttribute(`data-${side}`)),
+        room: right - Math.max(base.right, ...others.map((one) => one.right)),
+        cut: others.filter((one) => one.left < base.right - 2 && one.right > base.right + 2
+            || one.left < right - 2 && one.right > right + 2).length,
+        prompts: [...box.querySelectorAll(".samples-prompt")]
+            .map((node) => Math.round(node.getBoundingClientRect().left - left)),
+    };
+}"""
+LONG = "ohwx standing on a wooden table in the light of the evening, " * 3
+
+
+def test_a_baseline_and_three_epochs_are_all_in_view(page):
+    told = page.evaluate(COLUMNS)
+    assert told["over"] == 0
+    assert told["more"] == []
+    assert told["cut"] == 0
+
+
+@pytest.mark.parametrize("epochs", [4, 12])
+@pytest.mark.parametrize("size", [{"width": 1366, "height": 768}, PHONE])
+def test_columns_stand_whole_at_both_ends_and_say_that_there_are_more(program, visit, size, epochs):
+    server = program("--practice")
+    project = Project(Home(server.home), "ball")
+    project.make()
+    a_run(project, "one", prompts=[f"{LONG}--d 42", "a cat --d 42", f"{LONG}--d 42"])
+    for prompt in range(3):
+        for epoch in range(epochs + 1):
+            drawn(project, f"e{epoch:06d}", NOW - 960 + epoch, prompt)
+    page = visit(f"{server.url}/?project=ball", viewport=size)
+    expect(page.get_by_role("img", name=f"Epoch {epochs}: a cat")).to_be_visible()
+    scroller = page.locator(".samples-scroll")
+    for share, more in ((1, ["before"]), (0.5, None), (0, ["after"])):
+        scroller.evaluate(f"(box) => box.scrollTo({{ left: {share} * box.scrollWidth }})")
+        if more:
+            wait_in(page, lambda: page.evaluate(COLUMNS)["more"] == more, f"{more} alone")  # noqa: B023
+        page.wait_for_timeout(100)
+        told = page.evaluate(COLUMNS)
+        assert told["cut"] == 0
+        assert told["room"] < 3
+        assert told["prompts"] == [0, 0, 0]
+
+
 # -- full view -------------------------------------------------------------------------------------
 
 
@@ -166,6 +295,7 @@ def test_with_a_modifier_the_image_opens_in_a_tab(page):
 
 def shown_width(page) -> float:
     image = page.get_by_role("dialog").get_by_role("img").first
+    wait_in(page, lambda: image.evaluate("(node) => node.naturalWidth > 0"), "the image")
     return image.evaluate(
         """(image) => {
             const { width, height } = image.getBoundingClientRect();
@@ -409,6 +539,210 @@ def test_a_checkpoint_can_be_deleted_and_brought_back(folder, page):
     expect(row(page, "ship-000001")).to_be_visible()
     assert path.read_bytes() == b"ship-000001"
     expect(row(page, "ship-000001").get_by_role("link", name="Samples of Epoch 1")).to_be_visible()
+
+
+def answer(page, name: str) -> None:
+    page.get_by_role("dialog").get_by_role("button", name=name).click()
+
+
+def test_the_focus_goes_to_the_next_file_and_back_with_the_one_that_comes_back(page):
+    row(page, "ship-000002").get_by_role("button", name="Delete").focus()
+    page.keyboard.press("Enter")
+    answer(page, "Delete")
+    expect(row(page, "ship-000002")).to_have_count(0)
+    expect(row(page, "ship-000001").get_by_role("button", name="Delete")).to_be_focused()
+    page.get_by_role("button", name="Undo").focus()
+    page.keyboard.press("Enter")
+    expect(row(page, "ship-000002").get_by_role("button", name="Delete")).to_be_focused()
+
+
+def test_a_question_gives_the_focus_back_though_the_list_was_drawn_anew(folder, page):
+    row(page, "ship-000002").get_by_role("button", name="Delete").click()
+    left_at(folder.project.path / "ship-000003.safetensors", NOW - 910, b"three")
+    page.evaluate("document.querySelector('[data-samples-refresh]').click()")
+    expect(page.get_by_text("ship-000003.safetensors", exact=True)).to_be_attached()
+    answer(page, "Cancel")
+    expect(row(page, "ship-000002").get_by_role("button", name="Delete")).to_be_focused()
+
+
+def test_after_the_last_file_the_focus_is_not_lost(folder, page):
+    for name in ("ship-000001", "ship-000002"):
+        (folder.project.path / f"{name}.safetensors").unlink()
+    page.get_by_role("button", name="Refresh sample gallery").click()
+    expect(row(page, "ship-000001")).to_have_count(0)
+    row(page, "ship").get_by_role("button", name="Delete").click()
+    answer(page, "Delete")
+    expect(files(page)).to_have_count(0)
+    expect(page.get_by_role("heading", name="Samples", exact=True)).to_be_focused()
+    page.get_by_role("button", name="Undo").click()
+    expect(row(page, "ship").get_by_role("button", name="Delete")).to_be_focused()
+
+
+@pytest.mark.parametrize("part", ["Download", "Best one", "Samples of"])
+def test_another_file_and_another_best_one_leave_the_focus_where_it_is(folder, page, part):
+    role = "button" if part == "Best one" else "link"
+    one = row(page, "ship-000002").get_by_role(role, name=part)
+    one.focus()
+    folder.post("/api/projects/ball/outputs/ship-000001.safetensors/best", {"best": True})
+    left_at(folder.project.path / "ship-000003.safetensors", NOW - 910, b"three")
+    page.evaluate("document.querySelector('[data-samples-refresh]').click()")
+    expect(row(page, "ship-000003")).to_be_visible()
+    expect(row(page, "ship-000001").get_by_text("Best", exact=True)).to_be_visible()
+    expect(one).to_be_focused()
+
+
+def test_the_summary_of_older_files_keeps_the_focus(folder, page):
+    left_at(folder.project.path / "ball.safetensors", NOW - 4930, b"old")
+    page.get_by_role("button", name="Refresh sample gallery").click()
+    older(files(page)).focus()
+    left_at(folder.project.path / "ship-000003.safetensors", NOW - 910, b"three")
+    page.evaluate("document.querySelector('[data-samples-refresh]').click()")
+    expect(row(page, "ship-000003")).to_be_visible()
+    expect(older(files(page))).to_be_focused()
+    expect(row(page, "ball")).to_be_hidden()
+
+
+def test_files_in_use_do_not_fold_shut_when_the_next_run_has_one(folder, page):
+    star = row(page, "ship-000002").get_by_role("button", name="Best one")
+    star.focus()
+    a_run(folder.project, "three", output_name="boat", began=NOW - 500)
+    left_at(folder.project.path / "boat-000001.safetensors", NOW - 480, b"boat")
+    page.evaluate("document.querySelector('[data-samples-refresh]').click()")
+    expect(row(page, "boat-000001")).to_be_visible()
+    expect(star).to_be_visible()
+    expect(star).to_be_focused()
+
+
+def test_the_rest_of_many_files_begins_with_the_focus(folder, page):
+    for step in range(10, 26):
+        left_at(folder.project.path / f"ship-step{step:08d}.safetensors", NOW - 910, b"x")
+    page.get_by_role("button", name="Refresh sample gallery").click()
+    files(page).get_by_role("button", name=re.compile("Show all 19")).click()
+    expect(files(page).get_by_role("listitem")).to_have_count(19)
+    seventh = files(page).get_by_role("listitem").nth(6)
+    expect(seventh.get_by_role("link", name="Download")).to_be_focused()
+
+
+def test_other_modules_hear_what_became_of_a_file(page):
+    page.evaluate(
+        """() => {
+            window.heard = [];
+            document.addEventListener("outputs:changed", ({ detail }) => heard.push(detail));
+        }"""
+    )
+    row(page, "ship").get_by_role("button", name="Best one").click()
+    expect(row(page, "ship").get_by_text("Best", exact=True)).to_be_visible()
+    row(page, "ship").get_by_role("button", name="Delete").click()
+    answer(page, "Delete")
+    expect(row(page, "ship")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(row(page, "ship")).to_be_visible()
+    name = "ship.safetensors"
+    assert page.evaluate("heard") == [
+        {"project": "ball", "best": name},
+        {"project": "ball", "gone": name},
+        {"project": "ball", "back": name},
+    ]
+
+
+def test_a_thumb_hits_what_can_be_done_with_a_file(folder, visit):
+    page = visit(f"{folder.url}/?project=ball", viewport=PHONE, has_touch=True, is_mobile=True)
+    acts = row(page, "ship").locator(".output-acts > *")
+    expect(acts).to_have_count(3)
+    boxes = [one.bounding_box() for one in acts.all()]
+    assert all(box["width"] >= 44 and box["height"] >= 44 for box in boxes)
+    row(page, "ship").get_by_role("button", name="Delete").tap()
+    answer(page, "Delete")
+    message = page.locator(".toast")
+    for button in message.get_by_role("button").all():
+        assert button.bounding_box()["height"] >= 44
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+# -- messages in the corner ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def message(folder, visit):
+    """A page on which a file was just deleted, whose clock the test moves; and the message."""
+    page = visit(f"{folder.url}/?project=ball")
+    expect(row(page, "ship-000001")).to_be_visible()
+    page.clock.install()
+    row(page, "ship-000001").get_by_role("button", name="Delete").click()
+    answer(page, "Delete")
+    told = page.locator(".toast").filter(has_text="deleted")
+    expect(told).to_be_visible()
+    page.clock.run_for(100)
+    expect(row(page, "ship-000001")).to_have_count(0)
+    page.mouse.move(5, 300)
+    return page, told
+
+
+def test_a_message_with_an_undo_stays_for_twelve_seconds(message):
+    page, told = message
+    page.clock.run_for(11_500)
+    expect(told).to_be_visible()
+    page.clock.run_for(1_000)
+    expect(told).to_have_count(0)
+
+
+@pytest.mark.parametrize("by", ["focus", "pointer"])
+def test_no_message_goes_while_somebody_is_in_it(message, by):
+    page, told = message
+    button = told.get_by_role("button", name="Undo")
+    button.focus() if by == "focus" else button.hover()
+    page.clock.run_for(60_000)
+    expect(button).to_be_visible()
+    if by == "focus":
+        page.get_by_role("button", name="Refresh sample gallery").focus()
+    else:
+        page.mouse.move(5, 300)
+    page.clock.run_for(11_000)
+    expect(button).to_be_visible()
+    page.clock.run_for(2_000)
+    expect(button).to_have_count(0)
+
+
+def test_closing_a_message_leads_back_to_where_one_was(message):
+    page, told = message
+    star = row(page, "ship-000002").get_by_role("button", name="Best one")
+    star.focus()
+    told.get_by_role("button", name="Close the message").focus()
+    page.keyboard.press("Enter")
+    expect(told).to_have_count(0)
+    expect(star).to_be_focused()
+
+
+def test_a_message_stands_in_one_line_with_its_buttons(message):
+    _, told = message
+    middles = told.locator("> svg, > button").evaluate_all(
+        """(nodes) => nodes.map((node) => {
+            const { top, height } = node.getBoundingClientRect();
+            return top + height / 2;
+        })"""
+    )
+    text = told.locator("p").evaluate(
+        """(node) => {
+            const range = document.createRange();
+            range.selectNodeContents(node);
+            const { top, height } = range.getClientRects()[0];
+            return top + height / 2;
+        }"""
+    )
+    assert all(abs(middle - text) < 1 for middle in middles)
+
+
+def test_the_same_complaint_stands_once(page):
+    page.route(
+        "**/api/projects/ball/samples",
+        lambda route: route.fulfill(status=500, json={"error": "No such luck."}),
+    )
+    refresh = page.get_by_role("button", name="Refresh sample gallery")
+    for _ in range(3):
+        with page.expect_response("**/samples"):
+            refresh.click()
+    page.wait_for_timeout(200)
+    expect(page.locator(".toast-danger")).to_have_count(1)
 
 
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, a[href], summary")]

@@ -41,7 +41,7 @@ export function icon(name) {
  * captions:stale  what the server says of a caption has to be read again (card.js)
  * looks:changed   the inspector has seen more (main.js, from the stream)
  * checked         {warnings} of the settings as they stand (start.js)
- * outputs:changed a LoRA file was deleted, brought back or marked as the best (outputs.js, lightbox.js)
+ * outputs:changed a LoRA file was deleted, brought back or marked as the best: {project} and what became of it (outputs.js, lightbox.js)
  */
 export const announce = (type, detail = {}) => document.dispatchEvent(new CustomEvent(type, { detail }));
 

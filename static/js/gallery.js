@@ -4,11 +4,14 @@ import { at } from "./api.js";
 import { complain } from "./dialogs.js";
 import { el, find, icon } from "./dom.js";
 import { count, when } from "./format.js";
+import { arrange, openFolds, redraw } from "./keepfocus.js";
 
 const BASELINE = "Baseline";
 const RETRY_MS = [700, 2000, 5000]; // a picture may be told of while it is still being written
 
-const anchors = new Map(); // sample name -> {link, mark}: those that stay are not drawn anew
+// What stands in the page stays the same nodes: whoever is in a grid, or has scrolled it, is not thrown out.
+const anchors = new Map(); // sample name -> {link, mark}
+const scrollers = new Map(); // key of a run -> its grid, in what scrolls it
 let drawn = { project: "", groups: [], best: null };
 let lightbox = null; // the module, once it was used
 
@@ -33,27 +36,28 @@ export function place({ epoch, step }) {
 
 /** Draw what the server lists. */
 export function drawGallery(grid, project, { samples, runs, best }) {
-  if (project !== drawn.project) anchors.clear();
+  if (project !== drawn.project) [anchors, scrollers].forEach((known) => known.clear());
   drawn = { project, groups: grouped(samples, runs), best };
-  const open = new Set([...grid.querySelectorAll("details[open]")].map((node) => node.dataset.key));
-  const left = whereScrolled(find(".samples-scroll", grid));
-  const focused = document.activeElement;
-  const [first, ...before] = drawn.groups;
-  grid.replaceChildren(
-    el("div", { className: "samples-now" }, headOf(first), table(first)),
-    ...before.map((group) => folded(group, open.has(group.key))),
-  );
-  const scroller = find(".samples-scroll", grid);
-  scroller.scrollLeft = Math.min(left, scroller.scrollWidth);
-  if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
+  const open = openFolds(grid);
+  const newest = scrollers.get(drawn.groups[0].key);
+  const follows = !newest?.isConnected || follow(newest);
+  redraw(grid, () => {
+    const boxes = new Map([...grid.children].map((box) => [box.dataset.key, box]));
+    arrange(grid, drawn.groups.map((group, place) => boxOf(group, boxes.get(group.key), place > 0, open)));
+  });
+  if (follows) toEnd(scrollers.get(drawn.groups[0].key));
   lightbox?.update();
 }
 
-/** How far a scroller is; at its end it stays there, so that what is newest stays in view. */
-function whereScrolled(scroller) {
-  if (!scroller) return Infinity;
-  const end = scroller.scrollWidth - scroller.clientWidth - scroller.scrollLeft < 8;
-  return end ? Infinity : scroller.scrollLeft;
+/** Whether a grid is at its end, to stay there as columns come; not while somebody is on one of its samples. */
+function follow(scroller) {
+  const focused = document.activeElement;
+  if (focused !== scroller && scroller.contains(focused)) return false;
+  return scroller.scrollWidth - scroller.clientWidth - scroller.scrollLeft < 8;
+}
+
+function toEnd(scroller) {
+  scroller.scrollLeft = scroller.scrollWidth;
 }
 
 // -- what belongs together ------------------------------------------------------------------------
@@ -100,8 +104,23 @@ const inCourse = (a, b) => (a.key === -1 ? -1 : b.key === -1 ? 1 : a.order - b.o
 
 // -- drawing --------------------------------------------------------------------------------------
 
-function headOf(group) {
-  return el("div", { className: "samples-head small" }, el("span", { className: "quiet", textContent: group.title }), zip(group));
+/** The box of a run; the one that stands is used again unless the run is folded now and was not. */
+function boxOf(group, standing, isFolded, open) {
+  const reused = standing?.matches("details") === isFolded ? standing : null;
+  if (isFolded) return folded(group, reused ?? foldOf(group, open.has(group.key)));
+  const box = reused ?? el("div", { className: "samples-now", data: { key: group.key } });
+  return fill(box, [headOf(group, group.title), table(group)]);
+}
+
+/** Give a box its content; what would look the same stays. */
+function fill(box, nodes) {
+  arrange(box, nodes.map((node, index) => (node.isEqualNode(box.children[index]) ? box.children[index] : node)));
+  return box;
+}
+
+function headOf(group, title = null) {
+  const text = title && el("span", { className: "quiet", textContent: title });
+  return el("div", { className: "samples-head small" }, text, zip(group));
 }
 
 function zip(group) {
@@ -115,39 +134,84 @@ function zip(group) {
   );
 }
 
-function folded(group, open) {
-  const title = el("summary", {}, icon("chevron"), `${group.title} (${count(group.size, "sample")})`);
-  title.firstChild.classList.add("chevron");
-  const box = el("details", { className: "disclosure samples-run", open, data: { key: group.key } }, title);
-  const fill = () => box.childElementCount === 1 && box.append(el("div", { className: "samples-head" }, zip(group)), table(group));
-  if (open) fill();
-  box.addEventListener("toggle", fill);
+/** The fold of an older run, empty. */
+function foldOf(group, open) {
+  const box = el("details", { className: "disclosure samples-run", open, data: { key: group.key } });
+  box.addEventListener("toggle", () => {
+    const now = drawn.groups.find(({ key }) => key === box.dataset.key);
+    if (now) folded(now, box);
+  });
   return box;
 }
 
+/** The samples of an older run: its grid is made once it is looked at. */
+function folded(group, box) {
+  const title = el("summary", {}, icon("chevron"), `${group.title} (${count(group.size, "sample")})`);
+  title.firstChild.classList.add("chevron");
+  const looked = box.open || box.childElementCount > 1;
+  return fill(box, looked ? [title, headOf(group), table(group)] : [title]);
+}
+
 function table(group) {
-  const box = el("div", { className: "samples" });
+  if (!scrollers.has(group.key)) scrollers.set(group.key, scrollerOf());
+  const scroller = scrollers.get(group.key);
+  scroller.setAttribute("aria-label", `Sample images: ${group.title}`);
+  const box = scroller.firstChild;
   box.style.setProperty("--columns", String(group.columns.length));
-  for (const row of group.rows) {
-    const text = row.prompt ? `${row.number + 1}. ${row.prompt}` : `Prompt ${row.number + 1} (its text is not known)`;
-    box.append(el("p", { className: "samples-prompt", textContent: text, title: row.prompt ?? "" }));
-    for (const { name } of group.columns) box.append(cell(row.cells.get(name), name, row.prompt));
-  }
-  return el("div", { className: "samples-scroll", tabIndex: 0, role: "group", "aria-label": `Sample images: ${group.title}` }, box);
+  const cells = group.rows.flatMap((row) => [
+    promptOf(row),
+    ...group.columns.map(({ name }) => cell(row.cells.get(name), name, row.prompt)),
+  ]);
+  arrange(box, cells);
+  return scroller;
+}
+
+function scrollerOf() {
+  const box = el("div", { className: "samples" });
+  const scroller = el("div", { className: "samples-scroll", tabIndex: 0, role: "group" }, box);
+  scroller.addEventListener("scroll", () => hint(scroller), { passive: true });
+  sizes.observe(scroller);
+  sizes.observe(box);
+  return scroller;
+}
+
+const sizes = new ResizeObserver((seen) => seen.forEach(({ target }) => hint(target.closest(".samples-scroll"))));
+
+/** Mark at which sides there is more to scroll to; CSS shows it. */
+function hint(scroller) {
+  const { scrollLeft, scrollWidth, clientWidth } = scroller;
+  scroller.toggleAttribute("data-before", scrollLeft > 4);
+  scroller.toggleAttribute("data-after", scrollWidth - clientWidth - scrollLeft > 4);
+}
+
+function promptOf({ number, prompt }) {
+  const text = prompt ? `${number + 1}. ${prompt}` : `Prompt ${number + 1} (its text is not known)`;
+  return el("p", { className: "samples-prompt", textContent: text, title: prompt ?? "" });
 }
 
 function cell(sample, name, prompt) {
   if (!sample) return el("span", { className: "sample-gap" });
-  const mark = `${sample.thumb} ${isBest(sample)} ${prompt}`;
-  const known = anchors.get(sample.name);
-  if (known?.mark === mark) return known.link;
-  const image = thumbOf(sample, `${name}: ${prompt || sample.name}`);
-  const className = name === BASELINE ? "sample sample-base" : "sample";
-  const link = el("a", { className, href: sample.url, target: "_blank", rel: "noopener" }, image, name);
-  if (isBest(sample)) link.append(el("span", { className: "sample-best" }, icon("star"), "Best"));
-  link.addEventListener("click", (event) => clicked(event, sample.name, link));
-  anchors.set(sample.name, { link, mark });
+  const known = anchors.get(sample.name) ?? { link: linkTo(sample.name) };
+  const mark = JSON.stringify([sample.thumb, isBest(sample), prompt]);
+  if (known.mark !== mark) drawCell(known.link, sample, name, prompt);
+  anchors.set(sample.name, { ...known, mark });
+  return known.link;
+}
+
+function linkTo(name) {
+  const link = el("a", { target: "_blank", rel: "noopener", data: { key: name } });
+  link.addEventListener("click", (event) => clicked(event, name, link));
   return link;
+}
+
+function drawCell(link, sample, name, prompt) {
+  link.className = name === BASELINE ? "sample sample-base" : "sample";
+  link.href = sample.url;
+  const known = find("img", link);
+  const image = known?.getAttribute("src") === sample.thumb ? known : thumbOf(sample, "");
+  image.alt = `${name}: ${prompt || sample.name}`;
+  link.replaceChildren(image, name);
+  if (isBest(sample)) link.append(" ", el("span", { className: "sample-best" }, icon("star"), "Best"));
 }
 
 /** The thumbnail of a sample; one that can't be had yet is asked for again. */

@@ -5,17 +5,21 @@ import { complain, confirmed, toast } from "./dialogs.js";
 import { announce, el, icon, say } from "./dom.js";
 import { bytes, count, loss, when } from "./format.js";
 import { openSample, thumbOf } from "./gallery.js";
+import { isLost, openFolds, redraw } from "./keepfocus.js";
 
 const FEW = 6; // rows of a run that show at once
-const UNDO_MS = 10_000;
 
 let shown = { panel: null, project: "", told: null, samples: new Map(), mark: "" };
 const whole = new Set(); // runs all of whose files are shown
+const pictures = new Map(); // file -> {link, mark}: the full view gives the focus back to the very link
+let awaited = null; // {name, from}: a file that comes back, and the focus with it
 
 /** Show the LoRA files of a folder as they are now; `samples` are those of the folder. */
 export async function showOutputs(panel, project, samples) {
   if (project !== shown.project) {
     whole.clear();
+    pictures.clear();
+    awaited = null;
     shown.told = null;
     panel.hidden = true;
   }
@@ -29,23 +33,38 @@ export async function showOutputs(panel, project, samples) {
 // -- drawing ----------------------------------------------------------------------------------------
 
 function draw() {
-  const { panel, told, samples } = shown;
+  const { panel, told } = shown;
   const mark = JSON.stringify([shown.project, told, [...whole]]);
-  panel.hidden = !told.files.length && !told.cards.length;
-  if (mark === shown.mark) return;
+  redraw(panel, () => {
+    if (mark !== shown.mark) panel.replaceChildren(...contents(openFolds(panel)));
+    panel.hidden = !told.files.length && !told.cards.length;
+  });
   shown.mark = mark;
-  const focused = panel.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  const open = new Set([...panel.querySelectorAll("details[open]")].map((node) => node.dataset.key));
+  if (awaited) welcome();
+}
+
+function contents(open) {
+  const { told, samples } = shown;
   const runs = new Map(told.runs.map((run) => [run.id, run]));
   const [first, ...before] = grouped(told.files, runs);
-  panel.replaceChildren(
+  return [
     headOf(told.cards),
-    ...(first ? [el("p", { className: "small quiet", textContent: titleOf(first) }), listOf(first, samples)] : []),
+    ...(first ? [newest(first, samples)] : []),
     ...before.map((group) => folded(group, samples, open)),
     ...(told.files.some((file) => file.loss !== null) ? [explanation()] : []),
-  );
-  if (focused) panel.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  ];
 }
+
+/** Lead to the row that came back, unless the person has gone on to something else. */
+function welcome() {
+  const { name, from } = awaited;
+  const button = buttonOf(name, "delete");
+  if (!button) return;
+  awaited = null;
+  if (isLost() || document.activeElement === from || shown.panel.contains(document.activeElement)) button.focus();
+}
+
+const buttonOf = (name, act) => shown.panel.querySelector(`[data-key="file ${CSS.escape(name)}"] [data-act="${act}"]`);
 
 function headOf(cards) {
   const head = el("div", { className: "panel-head" }, el("h2", { textContent: "LoRA files" }));
@@ -53,7 +72,7 @@ function headOf(cards) {
     const own = name.slice("LORA_README.".length, -".md".length);
     const text = own && cards.length > 1 ? `Model card ${own}` : "Model card";
     const button = el("button", { type: "button", className: "button button-small button-bare", textContent: text });
-    button.dataset.key = `card ${name}`;
+    button.dataset.act = `card ${name}`;
     button.addEventListener("click", () => showCard(name).catch(complain));
     return button;
   });
@@ -78,11 +97,18 @@ function titleOf({ run, files }) {
   return `${run.name}, run of ${when(run.started)}${state} (${count(files.length, "file")})`;
 }
 
+const keyOf = (group) => `run ${group.key}`;
+
+function newest(group, samples) {
+  const title = el("p", { className: "small quiet", textContent: titleOf(group) });
+  return el("div", { data: { key: keyOf(group) } }, title, listOf(group, samples));
+}
+
 function folded(group, samples, open) {
   const best = group.files.some((file) => file.best);
   const title = el("summary", {}, icon("chevron"), titleOf(group) + (best ? ", with the best one" : ""));
   title.firstChild.classList.add("chevron");
-  const key = `run ${group.key}`;
+  const key = keyOf(group);
   return el("details", { className: "disclosure small samples-run", open: open.has(key), data: { key } }, title, listOf(group, samples));
 }
 
@@ -93,8 +119,10 @@ function listOf(group, samples) {
   if (all) return list;
   const more = el("button", { type: "button", className: "button button-small button-bare", textContent: `Show all ${group.files.length} files` });
   more.addEventListener("click", () => {
+    const [next] = group.files.filter((file) => !rows.includes(file));
     whole.add(group.key);
     draw();
+    buttonOf(next.name, "download")?.focus();
   });
   return el("div", {}, list, more);
 }
@@ -118,7 +146,7 @@ function row(file, samples) {
   if (file.busy) title.append(el("span", { className: "tag", textContent: "In use by a run", data: { tone: "accent" } }));
   return el(
     "li",
-    { className: "output" },
+    { className: "output", data: { key: `file ${file.name}` } },
     pictureOf(file, samples),
     el(
       "div",
@@ -135,9 +163,14 @@ function pictureOf(file, samples) {
   const known = file.samples.map((name) => samples.get(name)).filter(Boolean);
   const [sample] = known.sort((a, b) => a.prompt_number - b.prompt_number);
   if (!sample) return el("span", { className: "output-picture", "aria-hidden": "true" });
-  const label = `Samples of ${nameOf(file)}`;
-  const link = el("a", { className: "output-picture", href: sample.url, target: "_blank", rel: "noopener" }, thumbOf(sample, label, 56));
-  link.dataset.key = `picture ${file.name}`;
+  const mark = JSON.stringify([sample.name, sample.thumb, nameOf(file)]);
+  if (pictures.get(file.name)?.mark !== mark) pictures.set(file.name, { link: pictureLink(file, sample), mark });
+  return pictures.get(file.name).link;
+}
+
+function pictureLink(file, sample) {
+  const image = thumbOf(sample, `Samples of ${nameOf(file)}`, 56);
+  const link = el("a", { className: "output-picture", href: sample.url, target: "_blank", rel: "noopener", data: { act: "picture" } }, image);
   link.addEventListener("click", (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
@@ -154,24 +187,28 @@ const explanation = () =>
 
 // -- what can be done -------------------------------------------------------------------------------
 
-const act = (mark, label, key, more = {}) => {
-  const button = el("button", { type: "button", className: "icon-button", "aria-label": label, title: label, ...more }, icon(mark));
-  button.dataset.key = key;
-  return button;
-};
+/** Say what became of a file; `what`: {gone}, {back} or {best} with its name, best null when none is any more. */
+const changed = (project, what) => announce("outputs:changed", { project, ...what });
+
+const act = (mark, label, name, more = {}) =>
+  el("button", { type: "button", className: "icon-button", "aria-label": label, title: label, data: { act: name }, ...more }, icon(mark));
 
 function download(file) {
   const label = `Download ${nameOf(file)}: ${file.name}`;
-  return el("a", { className: "icon-button", href: file.url, download: file.name, "aria-label": label, title: label }, icon("download"));
+  return el(
+    "a",
+    { className: "icon-button", href: file.url, download: file.name, "aria-label": label, title: label, data: { act: "download" } },
+    icon("download"),
+  );
 }
 
 function bestButton(file) {
-  const label = `Best one: ${file.name}`;
-  const button = act("star", label, `best ${file.name}`, { "aria-pressed": String(file.best) });
+  const button = act("star", `Best one: ${file.name}`, "best", { "aria-pressed": String(file.best) });
   button.addEventListener("click", async () => {
+    const folder = shown.project;
     try {
-      await post(at("projects", shown.project, "outputs", file.name, "best"), { best: !file.best });
-      announce("outputs:changed");
+      await post(at("projects", folder, "outputs", file.name, "best"), { best: !file.best });
+      changed(folder, { best: file.best ? null : file.name });
     } catch (error) {
       complain(error);
     }
@@ -180,7 +217,7 @@ function bestButton(file) {
 }
 
 function deleteButton(file) {
-  const button = act("close", `Delete ${file.name}`, `delete ${file.name}`);
+  const button = act("trash", `Delete ${file.name}`, "delete");
   button.disabled = file.busy;
   if (file.busy) button.title = "A run under way needs this file";
   button.addEventListener("click", () => forget(file));
@@ -197,18 +234,20 @@ async function forget(file) {
   if (!sure) return;
   try {
     const { undo } = await remove(at("projects", folder, "outputs", file.name));
-    toast(`${file.name} deleted.`, { undo: () => bringBack(folder, undo), stays_ms: UNDO_MS });
-    announce("outputs:changed");
+    toast(`${file.name} deleted.`, { undo: () => bringBack(folder, undo) });
+    changed(folder, { gone: file.name });
   } catch (error) {
     complain(error);
   }
 }
 
 async function bringBack(folder, key) {
+  const from = document.activeElement;
   try {
     const { restored } = await post(at("projects", folder, "outputs", "restore", key));
     toast(`${restored} is back.`);
-    announce("outputs:changed");
+    if (folder === shown.project) awaited = { name: restored, from };
+    changed(folder, { back: restored });
   } catch (error) {
     complain(error);
   }

@@ -70,6 +70,6 @@ async function drawOutputs() {
 /** Wire the section up. */
 export function startSamples() {
   find("[data-samples-refresh]", section).addEventListener("click", () => refresh({ asked: true }));
-  document.addEventListener("outputs:changed", refresh);
+  document.addEventListener("outputs:changed", () => refresh());
   setInterval(() => running && !document.hidden && refresh(), REFRESH_MS);
 }
