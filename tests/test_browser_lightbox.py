@@ -291,7 +291,7 @@ def test_samples_of_two_runs_are_told_apart(lightbox):
     assert one[2:] != other[2:]  # begun at another time
     began = other.rsplit("\n", 1)[1]
     chosen = page.get_by_label("Compare with").locator("option:checked")
-    expect(chosen).to_have_text(f"Epoch 1 · {LONG[:15]}… · {began}")
+    expect(chosen).to_have_text(f"Epoch 1 · {began} · {LONG[:15]}…")
     whole = "node => node.scrollWidth <= node.clientWidth"
     for tag in tags.all():
         assert tag.locator("span").last.evaluate(whole)

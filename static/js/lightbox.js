@@ -15,7 +15,7 @@ import { Zoom } from "./zoom.js";
 const STEP_ZOOM = 1.25;
 const NAME_LENGTH = 16; // of a run's name where there is little room
 
-const button = (label, mark, className = "icon-button lightbox-step") =>
+const button = (label, mark, className = "icon-button viewer-step lightbox-step") =>
   el("button", { type: "button", className, "aria-label": label, title: label }, icon(mark));
 
 const toggle = (text) =>
@@ -64,14 +64,14 @@ const comparison = el(
 const prompt = el("p", { className: "lightbox-prompt" });
 const facts = el("p", { className: "small quiet numbers" });
 const open = el("a", { target: "_blank", rel: "noopener", textContent: "Open in a new tab" });
-const checkpoint = el("a", { download: "" });
+const checkpoint = el("a", { className: "lightbox-checkpoint", download: "" });
 const best = el("button", { type: "button", className: "button button-small lightbox-best" }, icon("star"), "Best one");
 const noCheckpoint = el("span", { className: "quiet" });
 const dialog = el(
   "dialog",
   { className: "viewer lightbox", "aria-labelledby": "lightbox-title" },
   el("div", { className: "viewer-head" }, title, where, fullSize, compareButton, el("form", { method: "dialog" }, close)),
-  el("div", { className: "lightbox-middle" }, back, stage, on),
+  el("div", { className: "viewer-stage lightbox-middle" }, back, stage, on),
   el(
     "div",
     { className: "viewer-foot" },
@@ -93,7 +93,7 @@ const dialog = el(
 );
 document.body.append(dialog);
 
-const wide = matchMedia("(min-width: 900px)"); // enough for two beside one another
+const wide = matchMedia("(min-width: 900px) and (min-height: 501px)"); // enough for two beside one another
 const isBeside = () => beside.checked && wide.matches;
 
 let shown = null; // {group, row, column, sample}
@@ -268,7 +268,7 @@ function drawCheckpoint(sample) {
   noCheckpoint.hidden = Boolean(name);
   if (name) {
     checkpoint.href = at("projects", folder(), "files", name);
-    checkpoint.replaceChildren(icon("download"), `Download ${name}`);
+    checkpoint.replaceChildren(icon("download"), el("span", { textContent: `Download ${name}`, title: name }));
   }
   say(noCheckpoint, epoch === 0 || step === 0 ? "Drawn before training, without a LoRA" : "No checkpoint was kept here");
 }
@@ -322,7 +322,7 @@ function optionsOf(group, row) {
     const sample = row.cells.get(name);
     const { name: run, began } = runOf({ group, sample });
     const isForeign = group !== shown.group; // closed, the list shows no label of a run
-    return new Option(isForeign ? `${name} · ${shortened(run)} · ${began}` : name, sample.name);
+    return new Option(isForeign ? `${name} · ${began} · ${shortened(run)}` : name, sample.name);
   });
   return el("optgroup", { label }, ...options);
 }
