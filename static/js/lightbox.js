@@ -120,8 +120,8 @@ function found(name) {
 
 const nameOf = (spot) => place(spot.sample).name;
 const isOfOther = (spot) => against && spot.group.key !== (spot === shown ? against : shown).group.key;
-const nameAmongRuns = (spot) => (isOfOther(spot) ? `${nameOf(spot)} of ${spot.group.title}` : nameOf(spot));
-const words = (spot) => `${nameAmongRuns(spot)}, ${spot.row.prompt || `prompt ${spot.row.number + 1}`}`;
+const among = (spot) => (isOfOther(spot) ? `, of ${spot.group.title}` : ""); // told only where runs differ
+const words = (spot) => `${nameOf(spot)}, ${spot.row.prompt || `prompt ${spot.row.number + 1}`}${among(spot)}`;
 
 /** A run by name and day, as short as can be: two runs of one LoRA have the same name. */
 function runOf({ group: { run }, sample }) {
@@ -301,7 +301,7 @@ function drawComparison() {
   if (!on) return;
   draw(b, against);
   fillOther();
-  wipe.name(nameAmongRuns(shown), nameAmongRuns(against));
+  wipe.name(nameOf(shown) + among(shown), nameOf(against) + among(against));
 }
 
 /** Every sample of the folder by run and prompt; made anew only when there are others, or other runs. */
