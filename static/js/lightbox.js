@@ -4,16 +4,18 @@
  */
 
 import { at, post } from "./api.js";
-import { announce, el, icon, needStyle, say } from "./dom.js";
+import { closeOnBack } from "./back.js";
+import { announce, el, find, icon, needStyle, say } from "./dom.js";
 import { when } from "./format.js";
 import { folder, groups, isBest, linkOf, place } from "./gallery.js";
+import { Gestures } from "./gestures.js";
+import { Wipe } from "./wipe.js";
+import { Zoom } from "./zoom.js";
 
-const SWIPE_PX = 48;
-const MOST_ZOOM = 8; // of 100 %
 const STEP_ZOOM = 1.25;
-const NEAR_PX = 28; // of the edge of the wipe, which can be taken there also while zoomed
+const NAME_LENGTH = 16; // of a run's name where there is little room
 
-const button = (label, mark, className = "icon-button lightbox-step") =>
+const button = (label, mark, className = "icon-button viewer-step lightbox-step") =>
   el("button", { type: "button", className, "aria-label": label, title: label }, icon(mark));
 
 const toggle = (text) =>
@@ -21,14 +23,15 @@ const toggle = (text) =>
 
 const pane = (letter) => {
   const image = el("img", { className: "lightbox-image", draggable: false, tabIndex: -1 });
-  const tag = el("span", { className: "lightbox-tag small", "aria-hidden": "true" });
-  return { letter, image, tag, node: el("div", { className: "lightbox-pane" }, image, tag) };
+  const [label, run, began] = ["lightbox-tag-place", "lightbox-tag-run", "numbers"].map((className) => el("span", { className }));
+  const tag = el("div", { className: "lightbox-tag small", "aria-hidden": "true" }, label, run, began);
+  return { letter, image, tag, label, run, began, node: el("div", { className: "lightbox-pane" }, image, tag) };
 };
 
 const a = pane("A");
 const b = pane("B");
-const edge = el("div", { className: "lightbox-edge", "aria-hidden": "true" });
-const stage = el("div", { className: "lightbox-stage" }, a.node, b.node, edge);
+const stage = el("div", { className: "lightbox-stage" }, a.node, b.node);
+const wipe = new Wipe(stage);
 
 const title = el("h2", { id: "lightbox-title" });
 const where = el("span", { className: "small quiet numbers lightbox-place" });
@@ -44,11 +47,10 @@ const later = button("Later", "up", "icon-button");
 const earlier = button("Earlier", "down", "icon-button");
 
 const other = el("select", { className: "input", id: "lightbox-other" });
-const wipe = el("input", { type: "range", id: "lightbox-wipe", min: 0, max: 100, step: 1, value: 50 });
 const swap = el("button", { type: "button", className: "button button-small", textContent: "Swap" });
 const beside = el("input", { type: "checkbox" });
 const besideLabel = el("label", { className: "check small lightbox-beside" }, beside, "Side by side");
-const wipeBox = el("div", { className: "lightbox-wipe" }, el("label", { className: "small", htmlFor: "lightbox-wipe", textContent: "Wipe" }), wipe);
+const wipeBox = el("div", { className: "lightbox-wipe" }, el("label", { className: "small", htmlFor: "lightbox-wipe", textContent: "Wipe" }), wipe.slider);
 const comparison = el(
   "div",
   { className: "lightbox-compare", role: "group", "aria-label": "Comparison", hidden: true },
@@ -62,14 +64,14 @@ const comparison = el(
 const prompt = el("p", { className: "lightbox-prompt" });
 const facts = el("p", { className: "small quiet numbers" });
 const open = el("a", { target: "_blank", rel: "noopener", textContent: "Open in a new tab" });
-const checkpoint = el("a", { download: "" });
+const checkpoint = el("a", { className: "lightbox-checkpoint", download: "" });
 const best = el("button", { type: "button", className: "button button-small lightbox-best" }, icon("star"), "Best one");
 const noCheckpoint = el("span", { className: "quiet" });
 const dialog = el(
   "dialog",
   { className: "viewer lightbox", "aria-labelledby": "lightbox-title" },
   el("div", { className: "viewer-head" }, title, where, fullSize, compareButton, el("form", { method: "dialog" }, close)),
-  el("div", { className: "lightbox-middle" }, back, stage, on),
+  el("div", { className: "viewer-stage lightbox-middle" }, back, stage, on),
   el(
     "div",
     { className: "viewer-foot" },
@@ -91,14 +93,19 @@ const dialog = el(
 );
 document.body.append(dialog);
 
-const wide = matchMedia("(min-width: 900px)"); // enough for two beside one another
+const wide = matchMedia("(min-width: 900px) and (min-height: 501px)"); // enough for two beside one another
 const isBeside = () => beside.checked && wide.matches;
 
 let shown = null; // {group, row, column, sample}
 let against = null; // what it is compared with, of the same shape, or null
 let opener = null;
 let moved = false;
-let view = { scale: 1, x: 0, y: 0 }; // scale 1 fits; px from the middle
+
+const zoom = new Zoom(stage, [a, b], () => {
+  dialog.toggleAttribute("data-zoomed", zoom.scale > 1);
+  fullSize.setAttribute("aria-pressed", String(zoom.isFull));
+});
+const gestures = new Gestures(stage, { zoom, wipe, isWiping: () => Boolean(against) && !isBeside(), swiped });
 
 // -- where we are -----------------------------------------------------------------------------------
 
@@ -112,7 +119,20 @@ function found(name) {
 }
 
 const nameOf = (spot) => place(spot.sample).name;
-const words = (spot) => `${nameOf(spot)}, ${spot.row.prompt || `prompt ${spot.row.number + 1}`}`;
+const isOfOther = (spot) => against && spot.group.key !== (spot === shown ? against : shown).group.key;
+const among = (spot) => (isOfOther(spot) ? `, of ${spot.group.title}` : ""); // told only where runs differ
+const words = (spot) => `${nameOf(spot)}, ${spot.row.prompt || `prompt ${spot.row.number + 1}`}${among(spot)}`;
+
+/** A run by name and day, as short as can be: two runs of one LoRA have the same name. */
+function runOf({ group: { run }, sample }) {
+  if (!run) return { name: sample.lora ?? "Samples", began: "not on record" };
+  const date = new Date(run.started * 1000);
+  const year = date.getFullYear() === new Date().getFullYear() ? undefined : "numeric";
+  const began = date.toLocaleString([], { year, month: "short", day: "numeric", hour: "numeric", minute: "2-digit" });
+  return { name: run.name, began };
+}
+
+const shortened = (text) => (text.length > NAME_LENGTH ? `${text.slice(0, NAME_LENGTH - 1)}…` : text);
 
 /** The next cell that is filled, `rows` prompts or `columns` places on; null at the end. */
 function beyond({ group, row, column }, rows, columns) {
@@ -132,9 +152,10 @@ export async function openLightbox(name, from) {
   const spot = found(name);
   if (!spot) return;
   [opener, moved, against] = [from, false, null];
-  fit();
+  zoom.fit();
   show(spot);
   dialog.showModal();
+  closeOnBack(dialog);
   a.image.focus();
 }
 
@@ -181,7 +202,6 @@ function show(spot) {
     [earlier, beyond(spot, 0, -1)],
   ];
   for (const [control, next] of steps) {
-    if (!next && document.activeElement === control) a.image.focus(); // a disabled button hears no keys
     control.disabled = !next;
     if (next) new Image().src = next.sample.url; // at hand when it is asked for
   }
@@ -190,6 +210,13 @@ function show(spot) {
   drawComparison();
   trouble.hidden = true;
   say(spoken, against ? `${words(spot)}, compared with ${words(against)}` : words(spot));
+  keepFocus();
+}
+
+/** What had the focus may be hidden or disabled now, and would hear no keys. */
+function keepFocus() {
+  const focused = document.activeElement;
+  if (dialog.open && (focused === document.body || focused.disabled || !focused.checkVisibility())) a.image.focus();
 }
 
 function name(control, text, spot) {
@@ -198,10 +225,14 @@ function name(control, text, spot) {
   control.setAttribute("aria-label", label);
 }
 
-function draw({ image, tag, letter }, spot) {
+function draw({ image, tag, label, run, began, letter }, spot) {
   if (image.getAttribute("src") !== spot.sample.url) image.src = spot.sample.url;
   image.alt = words(spot);
-  say(tag, against ? `${letter}: ${nameOf(spot)}` : "");
+  tag.hidden = !against;
+  say(label, `${letter}: ${nameOf(spot)}`);
+  const told = isOfOther(spot) ? runOf(spot) : { name: "", began: "" };
+  say(run, told.name);
+  say(began, told.began);
 }
 
 function drawFacts() {
@@ -237,7 +268,7 @@ function drawCheckpoint(sample) {
   noCheckpoint.hidden = Boolean(name);
   if (name) {
     checkpoint.href = at("projects", folder(), "files", name);
-    checkpoint.replaceChildren(icon("download"), `Download ${name}`);
+    checkpoint.replaceChildren(icon("download"), el("span", { textContent: `Download ${name}`, title: name }));
   }
   say(noCheckpoint, epoch === 0 || step === 0 ? "Drawn before training, without a LoRA" : "No checkpoint was kept here");
 }
@@ -247,7 +278,7 @@ function drawCheckpoint(sample) {
 function compare(yes) {
   against = yes ? partner() : null;
   show(shown);
-  if (yes) (isBeside() ? other : wipe).focus();
+  if (yes) (isBeside() ? other : wipe.slider).focus();
 }
 
 /** What one compares with first: the baseline of the prompt, or what was drawn before, or after, or any other. */
@@ -265,17 +296,17 @@ function drawComparison() {
   b.node.hidden = !on;
   dialog.toggleAttribute("data-comparing", on);
   dialog.toggleAttribute("data-beside", on && isBeside());
-  edge.hidden = !on || isBeside();
+  wipe.edge.hidden = !on || isBeside();
   wipeBox.hidden = isBeside();
   if (!on) return;
   draw(b, against);
   fillOther();
-  drawWipe();
+  wipe.name(nameOf(shown) + among(shown), nameOf(against) + among(against));
 }
 
-/** Every sample of the folder by run and prompt; made anew only when there are others. */
+/** Every sample of the folder by run and prompt; made anew only when there are others, or other runs. */
 function fillOther() {
-  const mark = groups().map((group) => `${group.key} ${group.size}`).join();
+  const mark = [shown.group.key, ...groups().map((group) => `${group.key} ${group.size}`)].join();
   if (other.dataset.mark !== mark) {
     other.dataset.mark = mark;
     other.replaceChildren(...groups().flatMap((group) => group.rows.map((row) => optionsOf(group, row))));
@@ -287,143 +318,32 @@ function optionsOf(group, row) {
   const text = row.prompt ? `${row.number + 1}. ${row.prompt}` : `Prompt ${row.number + 1}`;
   const label = groups().length > 1 ? `${group.title}: ${text}` : text;
   const names = group.columns.map((column) => column.name).filter((name) => row.cells.has(name));
-  return el("optgroup", { label }, ...names.map((name) => new Option(name, row.cells.get(name).name)));
+  const options = names.map((name) => {
+    const sample = row.cells.get(name);
+    const { name: run, began } = runOf({ group, sample });
+    const isForeign = group !== shown.group; // closed, the list shows no label of a run
+    return new Option(isForeign ? `${name} · ${began} · ${shortened(run)}` : name, sample.name);
+  });
+  return el("optgroup", { label }, ...options);
 }
 
-function drawWipe() {
-  stage.style.setProperty("--wipe", `${wipe.value}%`);
-  const text = `${100 - wipe.value} % ${against ? nameOf(against) : ""}`;
-  wipe.setAttribute("aria-valuetext", `${wipe.value} % ${nameOf(shown)}, ${text}`);
-}
-
-function wipeTo(clientX) {
-  const box = stage.getBoundingClientRect();
-  wipe.value = String(Math.round((100 * (clientX - box.left)) / box.width));
-  drawWipe();
-}
-
-const isWiping = () => Boolean(against) && !isBeside();
-
-// -- zoom -------------------------------------------------------------------------------------------
-
-/** The scale at which one pixel of the picture is one of the page. */
-function fullScale() {
-  const { naturalWidth: width, naturalHeight: height } = a.image;
-  const box = a.node.getBoundingClientRect();
-  return width && box.width ? 1 / Math.min(box.width / width, box.height / height) : 1;
-}
-
-function fit() {
-  look({ scale: 1, x: 0, y: 0 });
-}
-
-function look({ scale, x, y }) {
-  const most = Math.max(1, fullScale()) * MOST_ZOOM;
-  const least = Math.min(1, fullScale());
-  const kept = Math.min(Math.max(scale, least), most);
-  const box = a.node.getBoundingClientRect();
-  const room = { x: Math.max(0, (box.width * (kept - 1)) / 2), y: Math.max(0, (box.height * (kept - 1)) / 2) };
-  const within = (value, limit) => Math.min(Math.max(value, -limit), limit);
-  view = { scale: kept, x: within(x, room.x), y: within(y, room.y) };
-  stage.style.setProperty("--zoom", String(view.scale));
-  stage.style.setProperty("--x", `${view.x}px`);
-  stage.style.setProperty("--y", `${view.y}px`);
-  dialog.toggleAttribute("data-zoomed", view.scale > 1);
-  fullSize.setAttribute("aria-pressed", String(isFull()));
-}
-
-const isFull = () => Math.abs(view.scale - fullScale()) < 0.001;
-
-/** Zoom by a factor, the point under the pointer staying where it is (px of the window), else the middle. */
-function zoom(factor, point = null) {
-  const box = (point && paneAt(point) ? paneAt(point) : a.node).getBoundingClientRect();
-  const [px, py] = point ? [point.x - box.left - box.width / 2, point.y - box.top - box.height / 2] : [0, 0];
-  look({ scale: view.scale * factor, x: px - (px - view.x) * factor, y: py - (py - view.y) * factor });
-}
-
-const paneAt = ({ x }) => [b.node, a.node].find((node) => {
-  const box = node.getBoundingClientRect();
-  return !node.hidden && x >= box.left && x <= box.right;
-});
-
-const toFull = () => (isFull() ? fit() : zoom(fullScale() / view.scale));
-
-// -- fingers and mouse ------------------------------------------------------------------------------
-
-const pointers = new Map(); // id -> {x, y}
-let gesture = null; // {kind: "swipe" | "pan" | "wipe" | "pinch", x, y}
-
-function down(event) {
-  if (event.button) return;
-  event.preventDefault();
-  stage.setPointerCapture(event.pointerId);
-  pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-  gesture = { kind: kindOf(event), x: event.clientX, y: event.clientY, gap: gap() };
-  if (gesture.kind === "wipe") wipeTo(event.clientX);
-}
-
-function kindOf({ clientX, pointerType }) {
-  if (pointers.size > 1) return "pinch";
-  if (isWiping() && (view.scale <= 1 || nearEdge(clientX))) return "wipe";
-  if (view.scale > 1) return "pan";
-  return pointerType === "mouse" ? null : "swipe";
-}
-
-function nearEdge(clientX) {
-  const box = stage.getBoundingClientRect();
-  return Math.abs(clientX - box.left - (box.width * wipe.value) / 100) < NEAR_PX;
-}
-
-const middle = () => {
-  const all = [...pointers.values()];
-  return { x: all.reduce((sum, { x }) => sum + x, 0) / all.length, y: all.reduce((sum, { y }) => sum + y, 0) / all.length };
-};
-
-const gap = () => {
-  const [one, two] = pointers.values();
-  return two ? Math.hypot(one.x - two.x, one.y - two.y) : 0;
-};
-
-function move(event) {
-  const last = pointers.get(event.pointerId);
-  if (!last || !gesture) return;
-  const before = middle();
-  pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-  const now = middle();
-  if (gesture.kind === "wipe") wipeTo(event.clientX);
-  if (gesture.kind === "pan" || gesture.kind === "pinch")
-    look({ ...view, x: view.x + now.x - before.x, y: view.y + now.y - before.y });
-  if (gesture.kind === "pinch" && gesture.gap) {
-    zoom(gap() / gesture.gap, now);
-    gesture.gap = gap();
-  }
-}
-
-function up(event) {
-  if (!pointers.delete(event.pointerId)) return;
-  if (gesture?.kind === "swipe" && event.type === "pointerup") swiped(event.clientX - gesture.x, event.clientY - gesture.y);
-  if (gesture?.kind === "pinch" && view.scale < 1.02 && view.scale >= 0.98) fit();
-  gesture = pointers.size ? { kind: view.scale > 1 ? "pan" : null } : null;
-}
+// -- fingers and keys -------------------------------------------------------------------------------
 
 function swiped(x, y) {
-  if (Math.max(Math.abs(x), Math.abs(y)) < SWIPE_PX) return;
   if (Math.abs(x) > Math.abs(y)) go(x < 0 ? 1 : -1, 0);
   else go(0, y < 0 ? 1 : -1); // what comes up from below is what came later
 }
-
-// -- keys -------------------------------------------------------------------------------------------
 
 const KEYS = {
   ArrowLeft: () => go(-1, 0),
   ArrowRight: () => go(1, 0),
   ArrowUp: () => go(0, 1),
   ArrowDown: () => go(0, -1),
-  "+": () => zoom(STEP_ZOOM),
-  "=": () => zoom(STEP_ZOOM),
-  "-": () => zoom(1 / STEP_ZOOM),
-  0: fit,
-  1: toFull,
+  "+": () => zoom.by(STEP_ZOOM),
+  "=": () => zoom.by(STEP_ZOOM),
+  "-": () => zoom.by(1 / STEP_ZOOM),
+  0: () => zoom.fit(),
+  1: () => zoom.toFull(),
   c: () => compare(!against),
 };
 
@@ -437,30 +357,31 @@ function pressed(event) {
 }
 
 dialog.addEventListener("keydown", pressed);
+/** Where the focus goes on closing. What was there at the beginning may have been drawn anew since. */
+function wayBack() {
+  const links = [linkOf(shown.sample), find(`[data-key="${CSS.escape(shown.group.key)}"] > summary`), standIn(opener)];
+  if (!moved) links.unshift(standIn(opener));
+  return links.find((link) => link?.checkVisibility()) ?? find(".samples-scroll");
+}
+
+/** The element that stands in a drawing where `node` stood in the one before. */
+function standIn(node) {
+  const { key } = node.dataset;
+  return node.isConnected || !key ? node : find(`[data-key="${CSS.escape(key)}"]`);
+}
+
+dialog.addEventListener("keydown", pressed);
 dialog.addEventListener("close", () => {
-  const link = moved ? linkOf(shown.sample) : opener;
-  const back = link?.checkVisibility() ? link : opener;
-  pointers.clear();
-  back?.focus();
-  back?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  gestures.forget();
+  const link = wayBack();
+  link?.focus();
+  link?.scrollIntoView({ block: "nearest", inline: "nearest" });
 });
-stage.addEventListener("pointerdown", down);
-stage.addEventListener("pointermove", move);
-stage.addEventListener("pointerup", up);
-stage.addEventListener("pointercancel", up);
-stage.addEventListener("dblclick", (event) => (view.scale > 1 || isFull() ? fit() : zoom(Math.max(2, fullScale()), { x: event.clientX, y: event.clientY })));
-stage.addEventListener(
-  "wheel",
-  (event) => {
-    event.preventDefault();
-    zoom(Math.exp(-event.deltaY / (event.ctrlKey ? 100 : 400)), { x: event.clientX, y: event.clientY });
-  },
-  { passive: false },
-);
 a.image.addEventListener("load", () => {
   drawFacts();
-  look(view);
+  zoom.again();
 });
+b.image.addEventListener("load", () => zoom.again());
 best.addEventListener("click", async () => {
   const { sample } = shown;
   try {
@@ -471,7 +392,7 @@ best.addEventListener("click", async () => {
     trouble.hidden = false;
   }
 });
-fullSize.addEventListener("click", toFull);
+fullSize.addEventListener("click", () => zoom.toFull());
 compareButton.addEventListener("click", () => compare(!against));
 swap.addEventListener("click", () => {
   const was = shown;
@@ -484,10 +405,10 @@ other.addEventListener("change", () => {
   against = found(other.value);
   show(shown);
 });
-wipe.addEventListener("input", drawWipe);
 const besideChanged = () => {
   drawComparison();
-  fit();
+  zoom.fit();
+  keepFocus();
 };
 beside.addEventListener("change", besideChanged);
 wide.addEventListener("change", () => dialog.open && besideChanged());
@@ -495,4 +416,4 @@ back.addEventListener("click", () => go(-1, 0));
 on.addEventListener("click", () => go(1, 0));
 later.addEventListener("click", () => go(0, 1));
 earlier.addEventListener("click", () => go(0, -1));
-window.addEventListener("resize", () => dialog.open && look(view));
+window.addEventListener("resize", () => dialog.open && zoom.again());
