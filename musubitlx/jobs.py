@@ -181,6 +181,11 @@ def request_of(folder: Path) -> dict:
     return asked
 
 
+def identity() -> dict:
+    """Who this process is, as a runner, so that `runner_lives` can tell whether it is there."""
+    return {"pid": os.getpid(), "birth": births.birth(os.getpid()), "host": HOST}
+
+
 def runner_lives(status: dict) -> bool:
     """Tell whether the runner named in a status is there: by pid and birth on this machine,
     by when it was last seen on another."""

@@ -10,8 +10,9 @@ import pytest
 from replays import LOGS, has_logs, replay_plan, stage_of
 from support import bare_plan
 
-from musubitlx import runner, settings
+from musubitlx import settings
 from musubitlx.diagnose import TOLD_CHARACTERS, TOLD_LINES
+from musubitlx.execution import Execution
 from musubitlx.jobs import Job, Jobs, Stage
 
 
@@ -20,7 +21,7 @@ def run_here(home, plan) -> Job:
     jobs = Jobs(home)
     jobs.wake_runner = lambda queue: None
     job = jobs.submit(plan)
-    runner.Execution(home, job, threading.Event()).run()
+    Execution(home, job, threading.Event()).run()
     return Job(job.folder)
 
 

@@ -32,6 +32,13 @@ LAYERS = (
         "musubitlx.queues",
     ),
     ("musubitlx.commands", "musubitlx.surroundings"),
+    (
+        "musubitlx.endings",
+        "musubitlx.recording",
+        "musubitlx.watches",
+        "musubitlx.closing",
+        "musubitlx.execution",
+    ),
     ("musubitlx.remedies",),
     ("musubitlx.estimate", "musubitlx.caches", "musubitlx.recipes"),
     ("musubitlx.origins", "musubitlx.samples", "musubitlx.modelcard", "musubitlx.outputs"),

@@ -14,7 +14,8 @@ import pytest
 from support import bare_plan
 from test_resources import MACHINE, Groups
 
-from musubitlx import resources, runner
+from musubitlx import resources, watches
+from musubitlx.execution import Execution
 from musubitlx.jobs import Job, Jobs, Stage
 
 GB = 10**9
@@ -77,7 +78,7 @@ def run_in(home, tmp_path, monkeypatch):
             for name, title in PHASES.items()
         ]
         job, began = Jobs(home).submit(plan), time.monotonic()
-        runner.Execution(home, job, threading.Event()).run()
+        Execution(home, job, threading.Event()).run()
         return Job(job.folder), time.monotonic() - began
 
     return start
@@ -124,8 +125,8 @@ def test_what_is_over_after_one_look_ends_nothing(home, monkeypatch):
         "fullest_ram",
         lambda: {"percent": next(percents), "used": 1, "total": 2, "limit": "machine"},
     )
-    monkeypatch.setattr(runner, "RAM_S", 0.2)
+    monkeypatch.setattr(watches, "RAM_S", 0.2)
     job = Jobs(home).submit(bare_plan(home, [sys.executable, "-c", "import time; time.sleep(1.5)"]))
-    runner.Execution(home, job, threading.Event()).run()
+    Execution(home, job, threading.Event()).run()
     assert Job(job.folder).state == "succeeded"
     assert next(percents) == 50.0  # it was looked at more than three times
