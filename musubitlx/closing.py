@@ -24,9 +24,8 @@ def close(home: Home, job: Job, kept: Recording, end: End, results: list[str]) -
     """
     trained = end.state == SUCCEEDED and job.kind == "train"
     card = write_card(home, job, kept.status["progress"]) if trained else None
-    words = last_words(job, end, card)
     if kept.log:
-        kept.log.lines(words)
+        kept.log.last_lines(last_words(job, end, card))
     kept.status |= {
         "state": end.state,
         "reason": end.reason or None,
@@ -40,8 +39,6 @@ def close(home: Home, job: Job, kept: Recording, end: End, results: list[str]) -
     }
     kept.write_end()
     if kept.log:
-        if kept.log.lost:
-            kept.log.lines(words)
         kept.log.close()
     note_figures(home, job, kept)
     kept.ring()

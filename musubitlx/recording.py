@@ -41,35 +41,51 @@ class LogFile:
         self.path = path
         self._ringer = ringer
         self._file = path.open("ab", buffering=0)
-        self.lost = 0
+        self._lost = 0  # bytes
+        self._end = b"\n"  # of what was written last
+        self._last_words = b""  # those that are still to be written
         self._lock = threading.Lock()  # the reader and the main thread both write lines
 
     def write(self, text: str) -> None:
         """Append text that ends its lines itself."""
-        data = text.encode("utf-8", "replace")
         with self._lock:
-            try:
-                if self.lost:
-                    self._file.write(f"[{self.lost} bytes of log are lost: disk full]\n".encode())
-                    self.lost = 0
-                view = memoryview(data)
-                while view:
-                    view = view[self._file.write(view) :]
-            except OSError:
-                self.lost += len(data)
+            rest = self._append(text.encode("utf-8", "replace"))  # may set _lost back
+            self._lost += len(rest)
         self._ringer.ring()
+
+    def _append(self, data: bytes) -> bytes:
+        """Append as much as goes in; returns the rest."""
+        try:
+            if self._lost:
+                begin = "" if self._end == b"\n" else "\n"
+                self._put(f"{begin}[{self._lost} bytes of log are lost: disk full]\n".encode())
+                self._lost = 0
+            while data:
+                data = data[self._put(data) :]
+        except OSError:
+            pass
+        return data
+
+    def _put(self, data: bytes) -> int:
+        written = self._file.write(data)
+        self._end = data[written - 1 : written] or self._end
+        return written
 
     def line(self, text: str = "") -> None:
         """Append one line."""
         self.write(text + "\n")
 
-    def lines(self, texts: Iterable[str]) -> None:
-        """Append several lines."""
-        for text in texts:
-            self.line(text)
+    def last_lines(self, texts: Iterable[str]) -> None:
+        """Append the lines a run ends with. What of them a full disk does not take is not lost:
+        `close` tries once more."""
+        with self._lock:
+            text = "".join(f"{text}\n" for text in texts)
+            self._last_words = self._append(text.encode("utf-8", "replace"))
+        self._ringer.ring()
 
     def close(self) -> None:
         """Nothing more will be written."""
+        self._append(self._last_words)
         self._file.close()
 
 

@@ -76,14 +76,15 @@ def settle(records: Jobs, queue: str) -> None:
         if job.queue != queue or job.state != INTERRUPTED or jobs.is_settled(job):
             continue
         processes.end_marked(job.id, patience_s=PATIENCE_S)
-        told = jobs.UNTOLD_REASONS[INTERRUPTED]
+        told, now = jobs.UNTOLD_REASONS[INTERRUPTED], time.time()
+        status = {**job.status, "state": INTERRUPTED, "reason": told, "bar": None, "child": None}
+        try:
+            write_json(job.folder / "status.json", {**status, "ended": now, "last_seen": now})
+        except OSError:  # a full disk: the next runner tries again, and says it then
+            continue
         with suppress(OSError), Path(job.log).open("a", encoding="utf-8") as log:
             log.writelines(f"{line}\n" for line in last_words(job, End(INTERRUPTED, told)))
-        now = time.time()
-        status = {**job.status, "state": INTERRUPTED, "reason": told, "bar": None, "child": None}
-        with suppress(OSError):  # a full disk: the next runner tries again
-            write_json(job.folder / "status.json", {**status, "ended": now, "last_seen": now})
-            tell(records.home, job.folder)
+        tell(records.home, job.folder)
 
 
 MESSAGES: list[threading.Thread] = []  # about ended jobs, on their way

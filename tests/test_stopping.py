@@ -144,7 +144,7 @@ def test_on_the_page_it_is_the_milder_choice_and_can_be_taken_back(program, visi
     stop.click()
     dialog = page.get_by_role("dialog", name="Stop this training?")
     dialog.get_by_role("button", name="Stop after this epoch").click()
-    note = page.get_by_text("once its checkpoint and samples are saved")
+    note = page.locator("[data-last-epoch]")
     expect(note).to_be_visible()
     page.get_by_role("button", name="Train on to the end").click()
     expect(note).to_be_hidden()
