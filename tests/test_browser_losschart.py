@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -292,6 +293,106 @@ def test_a_run_under_way_goes_on_in_the_chart(live_server, visit):
     expect(dialog.get_by_text("0.0156 now")).to_be_visible()
     runner.kill()
     runner.wait(10)
+
+
+def test_a_run_that_was_deleted_stays_drawn_and_holds_up_no_other(live_server, visit):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as runner:
+        told = {"pid": runner.pid, "birth": births.birth(runner.pid)}
+        live = {"state": "running", "ended": None, "runner": told}
+        job = make_run(live_server.home, "alpha", 50, **live)
+        other = make_run(live_server.home, "beta", 60, seed=1, **live)
+        page, dialog = opened(visit, live_server, job)
+        dialog.get_by_text("Compare with other runs").click()
+        dialog.get_by_role("checkbox", name="beta").check()
+        expect(dialog.get_by_role("row")).to_have_count(3)
+        shutil.rmtree(live_server.home / f"output/.jobs/{other}")
+        expect(dialog.get_by_role("row", name="beta")).to_contain_text("(deleted)")
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        with (live_server.home / f"output/.jobs/{job}/metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": 51, "epoch": 4, "loss": 0.015625}) + "\n")
+        expect(dialog.get_by_text("51 steps · loss")).to_be_visible()
+        assert asked and not [url for url in asked if other in url]
+        runner.kill()
+
+
+def test_a_run_under_way_is_shown_with_the_steps_to_come(live_server, visit):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as runner:
+        told = {"pid": runner.pid, "birth": births.birth(runner.pid)}
+        far = {"step": 50, "total": 200, "epoch": 1, "epochs": 4, "loss": 0.1}
+        live = {"state": "running", "ended": None, "runner": told, "progress": far}
+        job = make_run(live_server.home, "alpha", 50, **live)
+        page, dialog = opened(visit, live_server, job)
+        box = plot(dialog).bounding_box()
+        page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 50)
+        assert 30 < int(plot(dialog).get_attribute("aria-valuenow")) < 50
+        page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 50)
+        assert plot(dialog).get_attribute("aria-valuenow") == "50"
+        runner.kill()
+
+
+def test_one_value_is_said_once(live_server, visit):
+    job = make_run(live_server.home, "alpha", 1, epochs=1)
+    page = visit(f"{live_server.url}/?job={job}")
+    text = page.locator("[data-loss-text]")
+    expect(text).to_have_text(re.compile(r"^0\.\d+ at step 1$"))
+    page.get_by_role("button", name=OPENER).click()
+    dialog = page.get_by_role("dialog", name="Loss of")
+    expect(dialog).to_contain_text(re.compile(r"1 step · loss 0\.\d+"))
+    expect(dialog).to_contain_text("about 1 step each way")
+
+
+def test_taking_a_run_out_leaves_the_keyboard_in_the_chart(live_server, visit):
+    job = make_run(live_server.home, "alpha", 50)
+    for seed in (1, 2):
+        make_run(live_server.home, f"run{seed}", 50, seed=seed)
+    page, dialog = opened(visit, live_server, job)
+    dialog.get_by_text("Compare with other runs").click()
+    for name in ("run1", "run2"):
+        dialog.get_by_role("checkbox", name=name).check()
+        expect(dialog.get_by_role("button", name=f"Take {name}")).to_be_visible()
+    dialog.get_by_role("button", name="Take run1").press("Enter")
+    expect(dialog.get_by_role("button", name="Take run2")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(plot(dialog)).to_be_focused()
+
+
+def test_on_a_phone_the_legend_fits_and_the_opener_stands_in_its_corner(live_server, visit):
+    job = make_run(live_server.home, "a name that is rather long for a phone", 500)
+    make_run(live_server.home, "another name that is long", 50, seed=1)
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    page = visit(f"{live_server.url}/?job={job}", **phone)
+    opener, title = (
+        page.get_by_role("button", name=OPENER),
+        page.get_by_role("heading", name="Loss"),
+    )
+    expect(opener).to_be_visible()
+    edges, text = opener.bounding_box(), title.bounding_box()
+    assert (
+        edges["x"] > 300
+        and abs(edges["y"] + edges["height"] / 2 - text["y"] - text["height"] / 2) < 8
+    )
+    assert edges["width"] >= 44 and edges["height"] >= 44
+    page.get_by_role("button", name=OPENER).click()
+    dialog = page.get_by_role("dialog", name="Loss of")
+    dialog.get_by_text("Compare with other runs").click()
+    dialog.get_by_role("checkbox", name="another name").check()
+    expect(dialog.get_by_role("button", name="Take another")).to_be_visible()
+    right = dialog.evaluate(
+        "(node) => Math.max(...[...node.querySelectorAll('.curve-legend *')]"
+        ".map((one) => one.getBoundingClientRect().right))"
+    )
+    assert right <= 390
+    out = dialog.get_by_role("button", name="Take another").bounding_box()
+    assert out["width"] >= 44 and out["height"] >= 44
+
+
+def test_back_closes_the_chart(live_server, visit):
+    job = make_run(live_server.home, "alpha", 50)
+    page, dialog = opened(visit, live_server, job)
+    page.go_back()
+    expect(dialog).to_be_hidden()
+    assert f"job={job}" in page.url
 
 
 def test_a_server_that_is_away_is_told_and_waited_for(live_server, visit):

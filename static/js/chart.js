@@ -96,6 +96,7 @@ export class Chart {
     const known = this.steps.map((step, i) => [step, this.losses[i]]).filter(([, loss]) => loss !== null);
     if (!known.length) return "";
     const [first, last] = [known[0], known.at(-1)];
+    if (known.length === 1) return `${shownLoss(last[1])} at step ${last[0]}`;
     const lowest = known.reduce((best, row) => (row[1] < best[1] ? row : best));
     const told = ([step, loss]) => `${shownLoss(loss)} at step ${step}`;
     return `${told(first)}, ${told(last)}, lowest ${told(lowest)}`;
@@ -220,7 +221,7 @@ export class Chart {
       pen.fillText(shownLoss(Number(value.toPrecision(3))), MARGIN.left - 6, y(value));
     }
     pen.textBaseline = "alphabetic";
-    const marks = ticks(from, to, Math.max(2, width / 110)).filter(Number.isInteger);
+    const marks = ticks(from, to, Math.max(3, width / 110)).filter(Number.isInteger);
     for (const [i, step] of marks.entries()) {
       const last = i === marks.length - 1;
       pen.textAlign = x(step) > width - 50 ? "right" : "center";

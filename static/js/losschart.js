@@ -1,9 +1,14 @@
 /** The large loss chart, in a dialog of its own: zoom, smoothing, further lines, several runs. Loaded at first use. */
 
 import { at, get } from "./api.js";
+import { closeOnBack } from "./back.js";
+import { Hand } from "./charthand.js";
+import { Legend } from "./chartlegend.js";
+import { makeParts } from "./chartparts.js";
+import { View } from "./chartview.js";
 import { complain } from "./dialogs.js";
-import { el, find, icon, needStyle, say } from "./dom.js";
-import { gigabytes, loss as shownLoss } from "./format.js";
+import { el, needStyle, say } from "./dom.js";
+import { count, gigabytes, loss as shownLoss } from "./format.js";
 import { drawCursor, drawPlot, drawSheet } from "./plot.js";
 import { nameOf, Picker } from "./runpicker.js";
 import { indexOf, nearestTo, Series } from "./series.js";
@@ -13,9 +18,7 @@ const USUAL_SHARE = 4;
 const REMEMBER = "musubitlx:loss-chart";
 const AGAIN_MS = 2000; // how often a run under way is read anew
 const LOOK_MS = 120; // how long a zoom rests before its details are fetched
-const ZOOM = 1.6;
 const GB = 1024 ** 3;
-const LEAST_STEPS = 4; // that one can zoom in to
 const DASHES = [[], [9, 4], [14, 4, 3, 4], [3, 3], [6, 3, 2, 3, 2, 3], [18, 6]];
 const LR_DASH = [5, 3];
 const VRAM_DASH = [1, 3];
@@ -49,146 +52,42 @@ class LossChart {
       vram: vram === true,
     };
     this.lines = []; // Series, the run it was opened for first
-    this.range = null; // of the axis, null: all
     this.cursor = null; // a step of the first run
-    this.pointers = new Map();
+    this.view = new View({
+      lines: () => this.lines,
+      by: () => this.state.by,
+      changed: () => this.moved(),
+    });
+    this.picker = new Picker({ onAdd: (job) => this.add(job), onRemove: (id) => this.take(id) });
+    this.legend = new Legend({ onOut: (id) => this.take(id), fallback: () => this.plot });
     this.build();
     this.wire();
   }
 
-  // -- markup -----------------------------------------------------------------------------------
-
   build() {
-    const toggle = (name, text) => {
-      const box = el("input", { type: "checkbox", checked: this.state[name] });
-      box.addEventListener("change", () => this.change({ [name]: box.checked }));
-      return el(
-        "label",
-        { className: "curve-toggle" },
-        box,
-        el("span", { textContent: text, data: { for: name } }),
-      );
+    const on = {
+      toggled: (name, checked) => this.change({ [name]: checked }),
+      zoomIn: () => this.hand.zoom(true),
+      zoomOut: () => this.hand.zoom(false),
+      whole: () => this.view.show(null),
+      png: () => this.savePicture(),
     };
-    const button = (label, action, className, ...content) => {
-      const node = el("button", { type: "button", className, "aria-label": label, title: label }, ...content);
-      node.addEventListener("click", action);
-      return node;
-    };
-    const small = "button button-small";
-    this.title = el("h2", { id: "curves-title", textContent: "Loss" });
-    this.close = button("Close the chart", () => this.dialog.close(), "icon-button", icon("close"));
-    this.by = el("select", { className: "curve-by", "aria-label": "Along the bottom" });
-    for (const [value, text] of [
-      ["step", "by step"],
-      ["epoch", "by epoch"],
-      ["time", "by time"],
-    ])
-      this.by.append(new Option(text, value));
-    this.by.value = this.state.by;
-    this.slider = el("input", {
-      type: "range",
-      id: "curve-smoothing",
-      min: 0,
-      max: SHARES.length - 1,
-      value: this.state.smoothing,
+    const nodes = { legend: this.legend.node, picker: this.picker.node };
+    Object.assign(this, makeParts({ state: this.state, shares: SHARES.length, on, ...nodes }));
+    this.hand = new Hand(this.plot, {
+      scales: () => this.scales,
+      view: this.view,
+      point: (place) => this.point(place),
+      step: (by) => this.step(by),
+      cursor: () => this.cursorPlace,
+      redraw: () => this.redraw(),
     });
-    this.slider.setAttribute("aria-describedby", "curve-smoothing-help");
-    this.sliderText = el("span", {
-      className: "small quiet numbers curve-share",
-      id: "curve-smoothing-help",
-    });
-    this.plus = button("Zoom in", () => this.zoom(1 / ZOOM), `${small} curve-zoom`, "+");
-    this.minus = button("Zoom out", () => this.zoom(ZOOM), `${small} curve-zoom`, "−");
-    this.back = button("Whole run", () => this.show(null), small, "Whole run");
-    this.png = button(
-      "PNG: download the chart as a picture",
-      () => this.savePicture(),
-      small,
-      icon("download"),
-      "PNG",
-    );
-    this.csv = el("a", { className: "button button-small", download: "" }, icon("download"), "CSV");
-    this.csv.setAttribute("aria-label", "CSV: download every step as a table");
-    this.csv.title = "Every step as a table";
-    this.canvas = el("canvas");
-    this.ground = el("canvas");
-    this.empty = el("p", {
-      className: "chart-empty quiet",
-      textContent: "Appears with the first training step.",
-    });
-    this.plot = el(
-      "div",
-      {
-        className: "curve-plot",
-        tabIndex: 0,
-        role: "slider",
-        "aria-label": "Loss, a value at a time",
-        "aria-describedby": "curve-keys",
-      },
-      this.canvas,
-      this.empty,
-    );
-    this.reading = el("p", { className: "numbers curve-reading" });
-    this.note = el("p", { className: "small quiet curve-note", role: "status" });
-    this.legend = el("tbody");
-    const heads = ["Run", "At the cursor", "Smoothed", "Final loss", "Lowest"].map((text) =>
-      el("th", { scope: "col", textContent: text }),
-    );
-    const table = el(
-      "table",
-      { className: "curve-legend small numbers" },
-      el("caption", { className: "visually-hidden", textContent: "Runs in the chart" }),
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          ...heads,
-          el("th", {}, el("span", { className: "visually-hidden", textContent: "Take out" })),
-        ),
-      ),
-      this.legend,
-    );
-    this.picker = new Picker({ onAdd: (job) => this.add(job), onRemove: (id) => this.take(id) });
-    this.dialog = el(
-      "dialog",
-      { className: "dialog curves", "aria-labelledby": "curves-title" },
-      el("div", { className: "curve-head" }, this.title, this.close),
-      el(
-        "div",
-        { className: "curve-tools", role: "group", "aria-label": "Chart tools" },
-        this.by,
-        toggle("log", "Log scale"),
-        toggle("lr", "Learning rate"),
-        toggle("vram", "VRAM"),
-        el(
-          "div",
-          { className: "curve-smoothing" },
-          el("label", { htmlFor: "curve-smoothing", textContent: "Smoothing" }),
-          this.slider,
-          this.sliderText,
-        ),
-        el("div", { className: "curve-buttons" }, this.minus, this.plus, this.back, this.png, this.csv),
-      ),
-      this.plot,
-      this.reading,
-      this.note,
-      el("div", { className: "curve-scroll" }, table),
-      this.picker.node,
-      el("p", {
-        id: "curve-keys",
-        className: "small quiet curve-keys",
-        textContent:
-          "Drag over a range to look closer, double-click for the whole run. Keys: ← → values, Home and End, + and − zoom, 0 the whole run.",
-      }),
-    );
     document.body.append(this.dialog);
   }
 
   wire() {
     this.by.addEventListener("change", () => {
-      this.range = null;
+      this.view.range = null;
       for (const line of this.lines) line.lookAway();
       this.change({ by: this.by.value });
     });
@@ -201,17 +100,6 @@ class LossChart {
       "visibilitychange",
       () => this.dialog.open && !document.hidden && this.refresh(),
     );
-    this.plot.addEventListener("keydown", (event) => this.key(event));
-    this.plot.addEventListener("pointerdown", (event) => this.down(event));
-    this.plot.addEventListener("pointermove", (event) => this.move(event));
-    for (const type of ["pointerup", "pointercancel"])
-      this.plot.addEventListener(type, (event) => this.up(event));
-    this.plot.addEventListener(
-      "pointerleave",
-      (event) => event.pointerType === "mouse" && !this.pointers.size && this.point(null),
-    );
-    this.plot.addEventListener("dblclick", () => this.show(null));
-    this.plot.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
   }
 
   // -- opening, reading -------------------------------------------------------------------------
@@ -219,9 +107,10 @@ class LossChart {
   async open(id) {
     if (this.lines[0]?.id !== id) {
       this.lines = [];
-      [this.range, this.cursor] = [null, null];
+      [this.view.range, this.cursor] = [null, null];
     }
     if (!this.dialog.open) this.dialog.showModal();
+    closeOnBack(this.dialog);
     this.plot.focus({ preventScroll: true });
     const jobs = await get("/api/jobs");
     const job = jobs.find((one) => one.id === id);
@@ -241,13 +130,9 @@ class LossChart {
   async refresh() {
     clearTimeout(this.timer);
     const stale = this.lines.filter((line) => !line.read || !line.over);
-    try {
-      if (stale.some((line) => line.read)) await this.readStates(stale);
-      await Promise.all(stale.map((line) => this.readOne(line)));
-      this.problem = "";
-    } catch (error) {
-      this.problem = `${error.whole ?? error.message} The chart goes on once there is an answer.`;
-    }
+    const problems = await Promise.all(stale.map((line) => this.readOne(line)));
+    const problem = problems.find(Boolean);
+    this.problem = problem ? `${problem.whole ?? problem.message} The chart goes on once there is an answer.` : "";
     this.redraw();
     if (this.dialog.open && this.lines.some((line) => !line.over)) {
       clearTimeout(this.timer);
@@ -255,23 +140,27 @@ class LossChart {
     }
   }
 
-  async readStates(lines) {
-    for (const line of lines) line.job = await get(at("jobs", line.id));
-  }
-
+  /** Read one run; the error when that can't be. Of a run that was deleted what was read stays. */
   async readOne(line) {
-    const over = Boolean(line.job.ended);
-    await line.load();
-    [line.read, line.over] = [true, over]; // what was there when the end was known is all there is
-    if (this.range && line.part) await this.lookCloser(line);
+    try {
+      if (line.read) line.job = await get(at("jobs", line.id));
+      const over = Boolean(line.job.ended);
+      await line.load();
+      [line.read, line.over] = [true, over]; // what was there when the end was known is all there is
+      if (this.view.range && line.part) await this.lookCloser(line);
+    } catch (error) {
+      if (error.status !== 404) return error;
+      line.read = line.over = line.gone = true;
+    }
+    return null;
   }
 
   /** Fetch every step of what is zoomed to. */
   async lookCloser(line) {
     const { step } = line.whole;
     const places = line.along(line.whole, this.state.by);
-    const first = step[Math.max(0, indexOf(places, this.range[0]) - 1)];
-    const last = step[Math.min(step.length - 1, indexOf(places, this.range[1]) + 1)];
+    const first = step[Math.max(0, indexOf(places, this.view.range[0]) - 1)];
+    const last = step[Math.min(step.length - 1, indexOf(places, this.view.range[1]) + 1)];
     if (first !== undefined && (await line.look(first, last))) this.redraw();
   }
 
@@ -279,7 +168,7 @@ class LossChart {
     const line = new Series(job);
     this.lines.push(line);
     await this.refresh();
-    if (this.range) await this.lookCloser(line).catch(() => {});
+    if (this.view.range) await this.lookCloser(line).catch(() => {});
   }
 
   take(id) {
@@ -294,58 +183,14 @@ class LossChart {
     this.redraw();
   }
 
-  // -- what is in view --------------------------------------------------------------------------
-
-  /** The two ends of the axis with all runs in full. */
-  get all() {
-    const ends = this.lines.flatMap((line) => {
-      const places = line.along(line.whole, this.state.by);
-      return places.length ? [places[0], places.at(-1)] : [];
-    });
-    const low = this.state.by === "step" ? Math.min(1, ...ends) : 0;
-    const high = Math.max(...ends, low);
-    return [low, high > low ? high : low + 1];
-  }
-
-  /** Show a part of the axis, or with null all of it. */
-  show(range) {
-    const [low, high] = this.all;
-    if (range) {
-      const least = Math.min(high - low, this.leastSpan);
-      let [from, to] = [Math.min(...range), Math.max(...range)];
-      if (to - from < least) [from, to] = [(from + to - least) / 2, (from + to + least) / 2];
-      if (from < low) [from, to] = [low, Math.min(high, to + low - from)];
-      if (to > high) [from, to] = [Math.max(low, from - (to - high)), high];
-      range = from <= low && to >= high ? null : [from, to];
-    }
-    this.range = range;
+  /** Another part of the axis is shown: its details are fetched once it rests. */
+  moved() {
+    const { range } = this.view;
     for (const line of this.lines) line.keepIf(range, this.state.by);
     clearTimeout(this.looking);
-    if (range)
-      this.looking = setTimeout(
-        () => this.lines.forEach((line) => this.lookCloser(line).catch(() => {})),
-        LOOK_MS,
-      );
+    const look = () => this.lines.forEach((line) => this.lookCloser(line).catch(() => {}));
+    if (range) this.looking = setTimeout(look, LOOK_MS);
     this.redraw();
-  }
-
-  /** A few steps, in units of the axis. */
-  get leastSpan() {
-    const [low, high] = this.all;
-    return ((high - low) * LEAST_STEPS) / Math.max(LEAST_STEPS, this.lines[0]?.whole.step.at(-1) ?? 1);
-  }
-
-  zoom(factor, around = null) {
-    const [from, to] = this.range ?? this.all;
-    const middle = around ?? this.cursorPlace ?? (from + to) / 2;
-    const still = Math.min(to, Math.max(from, middle));
-    this.show([still - (still - from) * factor, still + (to - still) * factor]);
-  }
-
-  pan(share) {
-    if (!this.range) return;
-    const [from, to] = this.range;
-    this.show([from + share * (to - from), to + share * (to - from)]);
   }
 
   // -- the cursor -------------------------------------------------------------------------------
@@ -366,99 +211,19 @@ class LossChart {
     if (!line) return;
     const row = place === null ? -1 : nearestTo(line.along(line.shown, this.state.by), place);
     this.cursor = row < 0 ? null : line.shown.step[row];
-    this.redraw({ cursorOnly: !this.drag });
+    this.redraw({ cursorOnly: true });
   }
 
-  key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const { step } = this.lines[0]?.shown ?? { step: [] };
-    const moves = {
-      ArrowLeft: -1,
-      ArrowDown: -1,
-      ArrowRight: 1,
-      ArrowUp: 1,
-      PageDown: -10,
-      PageUp: 10,
-      Home: -Infinity,
-      End: Infinity,
-    };
-    const zooms = { "+": 1 / ZOOM, "=": 1 / ZOOM, "-": ZOOM, "−": ZOOM };
-    if (event.key in zooms) this.zoom(zooms[event.key]);
-    else if (event.key === "0") this.show(null);
-    else if (event.key in moves && step.length) {
-      if (!Number.isFinite(moves[event.key]) && this.range) this.show(null);
-      const steps = this.lines[0].shown.step;
-      const from = this.cursor === null ? steps.length - 1 : this.cursorRow;
-      this.cursor = steps[Math.max(0, Math.min(steps.length - 1, from + moves[event.key]))];
-      this.keepInView();
-      this.redraw({ cursorOnly: true });
-    } else return;
-    event.preventDefault();
-  }
-
-  keepInView() {
-    if (!this.range) return;
-    const [from, to] = this.range;
-    const place = this.cursorPlace;
-    if (place < from) this.show([place, place + to - from]);
-    else if (place > to) this.show([place - (to - from), place]);
-  }
-
-  // -- mouse, touch -----------------------------------------------------------------------------
-
-  placeOf(event) {
-    return this.scales ? this.scales.x.value(event.clientX - this.canvas.getBoundingClientRect().left) : null;
-  }
-
-  down(event) {
-    if (!this.scales || event.button > 0) return;
-    this.plot.setPointerCapture(event.pointerId);
-    this.pointers.set(event.pointerId, event);
-    this.plot.focus({ preventScroll: true });
-    if (event.pointerType === "mouse" && !event.shiftKey)
-      this.drag = { from: this.placeOf(event), at: event.clientX };
-    if (this.pointers.size === 2)
-      this.pinch = { places: [...this.pointers.values()].map((one) => this.placeOf(one)) };
-    this.point(this.placeOf(event));
-  }
-
-  move(event) {
-    if (!this.scales) return;
-    if (this.pointers.has(event.pointerId)) this.pointers.set(event.pointerId, event);
-    if (this.pinch && this.pointers.size === 2) return this.pinched();
-    if (this.drag && Math.abs(event.clientX - this.drag.at) > 5) this.drag.to = this.placeOf(event);
-    this.point(this.placeOf(event));
-  }
-
-  /** Two fingers keep the values they were put on. */
-  pinched() {
-    const [a, b] = [...this.pointers.values()].map(
-      (one) => one.clientX - this.canvas.getBoundingClientRect().left,
-    );
-    const [from, to] = this.pinch.places;
-    if (Math.abs(a - b) < 20 || from === to) return;
-    const { left, right } = this.scales.edges;
-    const unit = (to - from) / (b - a);
-    if (unit > 0) this.show([from - (a - left) * unit, from + (right - a) * unit]);
-  }
-
-  up(event) {
-    this.pointers.delete(event.pointerId);
-    if (this.pointers.size < 2) this.pinch = null;
-    const { drag } = this;
-    this.drag = null;
-    if (drag?.to !== undefined && event.type === "pointerup") this.show([drag.from, drag.to]);
-    else this.redraw();
-  }
-
-  wheel(event) {
-    if (!this.scales) return;
-    const sideways = event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY);
-    const amount = event.deltaX || event.deltaY;
-    if (!sideways && event.deltaY > 0 && !this.range) return; // nothing to zoom out of: the dialog scrolls
-    event.preventDefault();
-    if (sideways) this.pan(Math.sign(amount) * 0.1);
-    else this.zoom(1.2 ** Math.sign(event.deltaY), this.placeOf(event));
+  /** Go so many values on, infinitely many: to the end. False when there are none. */
+  step(by) {
+    if (!this.lines[0]?.shown.step.length) return false;
+    if (!Number.isFinite(by) && this.view.range) this.view.show(null);
+    const steps = this.lines[0].shown.step;
+    const from = this.cursor === null ? steps.length - 1 : this.cursorRow;
+    this.cursor = steps[Math.max(0, Math.min(steps.length - 1, from + by))];
+    this.view.keepIn(this.cursorPlace);
+    this.redraw({ cursorOnly: true });
+    return true;
   }
 
   // -- drawing ----------------------------------------------------------------------------------
@@ -542,10 +307,10 @@ class LossChart {
       by,
       log,
       lines,
-      range: this.range ?? this.all,
+      range: this.view.now,
       more: this.more(look),
       epochs: this.epochs(),
-      band: this.drag?.to === undefined ? null : [this.drag.from, this.drag.to],
+      band: this.hand.band,
     };
   }
 
@@ -585,7 +350,7 @@ class LossChart {
       colour,
     }));
     const reached = dots.filter(
-      (dot, i) => dot.y !== null && dot.y !== undefined && place <= lines[i].xs.at(-1) + this.leastSpan,
+      (dot, i) => dot.y !== null && dot.y !== undefined && place <= lines[i].xs.at(-1) + this.view.least,
     );
     return { x: place, dots: reached };
   }
@@ -595,19 +360,32 @@ class LossChart {
   tell(look) {
     const share = SHARES[this.state.smoothing];
     const reach = this.lines[0]?.whole.step.length
-      ? `, about ${this.lines[0].reach(share).toLocaleString("en")} steps each way`
+      ? `, about ${count(this.lines[0].reach(share), "step")} each way`
       : "";
     const text = share
       ? `average over ${Number((share * 100).toPrecision(2))} % of the run${reach}`
       : "off: the values as they are";
     say(this.sliderText, text);
     this.slider.setAttribute("aria-valuetext", text);
-    const idle = this.range === null;
+    const idle = this.view.range === null;
     if (idle && [this.back, this.minus].includes(document.activeElement)) this.plot.focus(); // or it gets lost
     this.back.disabled = this.minus.disabled = idle;
     this.tellReading();
     this.tellNotes();
-    this.drawLegend(look);
+    this.legend.draw(this.lines.map((line, i) => this.legendRow(line, look.curves[i], DASHES[i])));
+  }
+
+  legendRow(line, colour, dash) {
+    const place = this.cursorPlace;
+    const share = SHARES[this.state.smoothing];
+    const xs = line.along(line.shown, this.state.by);
+    const reached = place !== null && xs.length > 0 && place <= xs.at(-1) + this.view.least;
+    const smoothXs = line.along(line.whole, this.state.by);
+    return {
+      ...{ line, colour, dash },
+      atCursor: reached ? line.shown.loss[nearestTo(xs, place)] : null,
+      smoothed: reached && share ? line.smoothed(share)[nearestTo(smoothXs, place)] : null,
+    };
   }
 
   tellReading() {
@@ -625,8 +403,10 @@ class LossChart {
     const line = this.lines[0];
     const facts = line?.facts;
     if (!facts) return "No values yet.";
-    const count = line.whole.count.toLocaleString("en");
-    return `${count} steps · loss ${shownLoss(facts.first)} at first, ${shownLoss(facts.last)} ${line.over ? "at the end" : "now"}, lowest ${shownLoss(facts.least)} at step ${facts.leastAt.toLocaleString("en")}`;
+    const steps = count(line.whole.count, "step");
+    if (line.whole.count === 1) return `${steps} · loss ${shownLoss(facts.last)}`;
+    const lowest = `lowest ${shownLoss(facts.least)} at step ${facts.leastAt.toLocaleString("en")}`;
+    return `${steps} · loss ${shownLoss(facts.first)} at first, ${shownLoss(facts.last)} ${line.over ? "at the end" : "now"}, ${lowest}`;
   }
 
   /** What was asked for and can't be drawn is said. */
@@ -643,55 +423,6 @@ class LossChart {
     if (this.lines.some((line) => line.shown.thinned))
       notes.push("Of a run this long the peaks and the average are drawn: zoom in for every step.");
     say(this.note, notes.join(" "));
-  }
-
-  drawLegend(look) {
-    const place = this.cursorPlace;
-    const rows = this.lines.map((line, i) => {
-      const xs = line.along(line.shown, this.state.by);
-      const smoothXs = line.along(line.whole, this.state.by);
-      const reached = place !== null && xs.length > 0 && place <= xs.at(-1) + this.leastSpan;
-      const share = SHARES[this.state.smoothing];
-      const { facts } = line;
-      return {
-        line,
-        colour: look.curves[i],
-        dash: DASHES[i],
-        cells: [
-          reached ? shownLoss(line.shown.loss[nearestTo(xs, place)]) : "–",
-          reached && share ? shownLoss(line.smoothed(share)[nearestTo(smoothXs, place)]) : "–",
-          shownLoss(facts?.last),
-          facts ? `${shownLoss(facts.least)} at ${facts.leastAt.toLocaleString("en")}` : "–",
-        ],
-      };
-    });
-    const ids = rows.map(({ line }) => line.id).join();
-    if (this.legend.dataset.runs !== ids) {
-      this.legend.dataset.runs = ids;
-      this.legend.replaceChildren(...rows.map((row, i) => this.legendRow(row, i)));
-    }
-    for (const [i, { cells, colour, dash }] of rows.entries()) {
-      const row = this.legend.rows[i];
-      cells.forEach((text, k) => say(row.cells[k + 1], text));
-      drawSwatch(find("canvas", row), colour, dash);
-    }
-  }
-
-  legendRow({ line }, index) {
-    const swatch = el("canvas", { className: "curve-swatch", "aria-hidden": "true" });
-    const text = el("span", { textContent: nameOf(line.job) });
-    const name = el("th", { scope: "row" }, el("div", { className: "curve-name" }, swatch, text));
-    const last = el("td");
-    if (index > 0) {
-      const out = el(
-        "button",
-        { type: "button", className: "icon-button", "aria-label": `Take ${nameOf(line.job)} out` },
-        icon("close"),
-      );
-      out.addEventListener("click", () => this.take(line.id));
-      last.append(out);
-    }
-    return el("tr", {}, name, el("td"), el("td"), el("td"), el("td"), last);
   }
 
   // -- to keep ----------------------------------------------------------------------------------
@@ -741,23 +472,6 @@ function readingOf(line, row) {
   if (of("time") !== null)
     parts.push(new Date(of("time") * 1000).toLocaleTimeString([], { timeStyle: "medium" }));
   return parts.join(" · ");
-}
-
-/** The line of a run as it looks in the chart. */
-function drawSwatch(canvas, colour, dash) {
-  const mark = colour + dash;
-  if (canvas.dataset.shown === mark) return;
-  canvas.dataset.shown = mark;
-  const ratio = window.devicePixelRatio || 1;
-  [canvas.width, canvas.height] = [36 * ratio, 12 * ratio];
-  const pen = canvas.getContext("2d");
-  pen.scale(ratio, ratio);
-  [pen.strokeStyle, pen.lineWidth] = [colour, 2.5];
-  pen.setLineDash(dash);
-  pen.beginPath();
-  pen.moveTo(0, 6);
-  pen.lineTo(36, 6);
-  pen.stroke();
 }
 
 let chart = null;

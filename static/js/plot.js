@@ -6,12 +6,16 @@ import { indexOf } from "./series.js";
 
 const LEFT = 56;
 const RIGHT = 12;
-const AXIS = 58; // width of one more scale on the right
+const AXIS = 66; // width of one more scale on the right
+const NARROW = 500; // px; in a box of less the axes are narrower
+const NARROW_AXIS = 48;
 const TOP = 24; // room for the epochs
 const BOTTOM = 26;
-const RAW = 0.32; // how strong the values themselves are drawn beside the smoothed course
-const RAW_BESIDE = 0.2; // and where there are several runs
+const RAW = 0.45; // how strong the values themselves are drawn beside the smoothed course
+const RAW_BESIDE = 0.3; // and where there are several runs
 const NEAR = 40; // px between two labels at least
+const GAP = 10; // px between the names of two epochs
+const LEAST_GAP = 24; // px between their beginnings
 const DENSE = 7; // px between two marks of epochs at least
 
 /**
@@ -23,7 +27,7 @@ const DENSE = 7; // px between two marks of epochs at least
 export function drawPlot(pen, box, picture, look) {
   const edges = {
     left: box.left + LEFT,
-    right: box.left + box.width - RIGHT - AXIS * picture.more.length,
+    right: box.left + box.width - RIGHT - axisIn(box) * picture.more.length,
     top: box.top + TOP,
     bottom: box.top + box.height - BOTTOM,
   };
@@ -51,9 +55,11 @@ export function drawPlot(pen, box, picture, look) {
   for (const line of upwards) drawRaw(pen, look, edges, x, y, line, seen.length === 1);
   for (const line of upwards) drawSmooth(pen, x, y, line);
   pen.restore();
-  picture.more.forEach((one, i) => drawScale(pen, edges, one, i));
+  picture.more.forEach((one, i) => drawScale(pen, edges, one, i * axisIn(box)));
   return { x, y, edges };
 }
+
+const axisIn = ({ width }) => (width < NARROW ? NARROW_AXIS : AXIS);
 
 /** What of a line lies in a range, and one more value on each side. */
 function cut({ xs, ys }, [from, to]) {
@@ -79,7 +85,7 @@ function drawAcross(pen, look, { left, right }, y) {
 function drawAlong(pen, look, { left, right, bottom }, x, by) {
   const unit = by === "time" ? unitOf(x.high - x.low) : { size: 1, name: by };
   const marks = scaleOf(x.low / unit.size, x.high / unit.size, left, right)
-    .marks(Math.max(2, (right - left) / 110))
+    .marks(Math.max(3, (right - left) / 110))
     .filter((value) => by !== "step" || Number.isInteger(value));
   const names = labelsOf(marks);
   pen.fillStyle = look.text;
@@ -108,16 +114,18 @@ function drawEpochs(pen, look, { left, right, top, bottom }, x, epochs) {
   pen.textAlign = "left";
   let [drawn, named, first] = [-Infinity, -Infinity, true];
   for (const epoch of epochs) {
-    const place = x.at(epoch.x);
+    const begin = x.at(epoch.x);
+    const place = x.at(epoch.x + 0.5) >= left - 1 ? Math.max(begin, left) : begin; // half a step is no reason
     if (place < left - 1 || place > right || place - drawn < DENSE) continue;
     drawn = place;
     pen.setLineDash([2, 3]);
     stroke(pen, place, top, place, bottom);
     pen.setLineDash([]);
     const text = first ? `epoch ${epoch.name}` : epoch.name;
-    if (place - named < NEAR || place + pen.measureText(text).width > right) continue;
+    const { width } = pen.measureText(text);
+    if (place < named || place + width > right) continue;
     pen.fillText(text, place + 3, top - 8);
-    named = place + (first ? NEAR / 2 : 0);
+    named = place + Math.max(width + GAP, LEAST_GAP);
     first = false;
   }
 }
@@ -186,13 +194,14 @@ function drawMore(pen, edges, x, range, line) {
 }
 
 /** A scale of its own on the right, in the colour of its line. */
-function drawScale(pen, edges, line, index) {
-  const left = edges.right + index * AXIS + 8;
+function drawScale(pen, edges, line, inset) {
+  const left = edges.right + inset + 8;
   const y = moreScale(edges, line);
   pen.fillStyle = line.colour;
   pen.textAlign = "left";
   pen.textBaseline = "middle";
-  const marks = y.marks(4);
+  const known = line.ys.filter((value) => value !== null);
+  const marks = known.every((value) => value === known[0]) ? known.slice(0, 1) : y.marks(4);
   const names = line.label ? marks.map(line.label) : labelsOf(marks);
   for (const [i, value] of marks.entries()) pen.fillText(names[i], left, y.at(value));
   pen.textBaseline = "alphabetic";
@@ -255,7 +264,7 @@ export function drawSheet({ title, legend, picture, look }) {
     stroke(pen, SHEET.pad, y, SHEET.pad + 40, y);
     pen.setLineDash([]);
     pen.fillStyle = look.strong;
-    const more = loss === null ? "" : `: final loss ${shownLoss(loss)}`;
+    const more = loss === null ? "" : `: last loss ${shownLoss(loss)}`;
     pen.fillText(name + more, SHEET.pad + 52, y, width - 2 * SHEET.pad - 52);
   }
   const begin = top + legend.length * SHEET.row;

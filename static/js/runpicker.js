@@ -58,7 +58,7 @@ export class Picker {
   }
 
   group(title, jobs) {
-    const rows = jobs.map((job) => this.row(job));
+    const rows = jobs.map((job) => this.row(job, title.endsWith(` ${job.project}`)));
     return el(
       "fieldset",
       { className: "curve-group" },
@@ -67,14 +67,15 @@ export class Picker {
     );
   }
 
-  row(job) {
+  /** `isNamed`: the group says which folder it is from. */
+  row(job, isNamed) {
     const box = el("input", { type: "checkbox", value: job.id });
     box.addEventListener("change", () => {
       if (box.checked) this.tell.onAdd(job);
       else this.tell.onRemove(job.id);
       this.mark(findAll("input:checked", this.list).map((one) => one.value));
     });
-    const facts = `${STATES[job.state]}, loss ${loss(job.progress.loss)}${job.project ? ` · ${job.project}` : ""}`;
+    const facts = `${STATES[job.state]}, loss ${loss(job.progress.loss)}${job.project && !isNamed ? ` · ${job.project}` : ""}`;
     return el(
       "label",
       { className: "curve-run" },
