@@ -67,16 +67,16 @@ def as_dict(found: Diagnosis, job: Job, kept: Recording) -> dict:
 
 def way_out(found: Diagnosis, job: Job, kept: Recording) -> remedies.Fix | None:
     """The settings that would put a failed training right; None for other jobs and odd records."""
-    stage, settings, load = kept.status["stage"], job.record.get("settings"), job.record.get("load")
-    if not stage or not isinstance(settings, dict) or not isinstance(load, dict):
+    stage = kept.status["stage"]
+    if not stage or not job.settings or not job.load:
         return None
-    card = kept.card()
     with suppress(Exception):  # an odd record; the end has to be written down all the same
+        card = kept.card()
         return remedies.fix(
             found,
             remedies.Run(
-                settings=settings,
-                load=measured.Load(**load),
+                settings=job.settings,
+                load=measured.Load(**job.load),
                 stage=stage["name"],
                 argv=job.stages[stage["index"] - 1]["argv"],
                 table=options.recorded(),
@@ -88,8 +88,11 @@ def way_out(found: Diagnosis, job: Job, kept: Recording) -> remedies.Fix | None:
 
 def note_figures(home: Home, job: Job, kept: Recording) -> None:
     """Keep what the run took, for the estimates of later ones; a stopped run tells it too."""
-    load = job.record.get("load")
-    if isinstance(load, dict):
+    if not job.load:
+        return
+    try:
         columns = metrics.read_columns(job.folder / "metrics.jsonl", points=None)
         card = kept.card()
-        measured.note(home, load, card["name"] if card else None, columns)
+        measured.note(home, job.load, card["name"] if card else None, columns)
+    except Exception:  # the estimates go on without it, and the queue with the next job
+        sys.excepthook(*sys.exc_info())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from musubitlx import diagnose, jobs, remedies, resources
@@ -20,7 +21,9 @@ from musubitlx.recording import LogFile
 RAM_S = 1.0  # how often RAM is looked at
 RAM_NEAR_S = 0.25  # the same, where it is nearly full: a model that loads takes gigabytes a second
 RAM_NEAR_PERCENT = 10.0  # below the limit
-RAM_LIMIT_PERCENT = float(os.environ.get("MUSUBITLX_RAM_LIMIT_PERCENT", "95"))
+RAM_LIMIT_PERCENT = 95.0  # unless MUSUBITLX_RAM_LIMIT_PERCENT is another number
+with suppress(KeyError, ValueError):
+    RAM_LIMIT_PERCENT = float(os.environ["MUSUBITLX_RAM_LIMIT_PERCENT"].strip(" %"))
 NAN_STEPS = 3  # so many in a row whose loss is no number are no accident
 
 RAM_HINTS = {  # by stage; what was cached is kept
@@ -133,7 +136,7 @@ class Loss:
     """
 
     def __init__(self, job: Job):
-        self._settings = job.record.get("settings")
+        self._settings = job.settings
         self._told = False  # to the log
         self.warning: dict | None = None
 

@@ -840,3 +840,22 @@ def test_every_control_of_the_page_has_a_name(queue, visit):
     page = visit(f"{queue.url}/runs#run={job}")
     expect(page.get_by_role("dialog").get_by_label("Notes")).to_be_visible()
     assert page.evaluate(NAMELESS, CONTROLS) == []
+
+
+def test_back_closes_what_is_open_and_stays_on_the_page(past, visit):
+    server = past({}, {})
+    page = visit(f"{server.url}/runs")
+    page.get_by_role("button", name="Details").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    assert "#run=" in page.url
+    page.go_back()
+    expect(dialog).to_have_count(0)
+    assert page.url.endswith("/runs")
+    for box in page.get_by_role("checkbox", name="ball").all():
+        box.check()
+    page.get_by_role("button", name="Compare two").click()
+    expect(dialog).to_be_visible()
+    page.go_back()
+    expect(dialog).to_have_count(0)
+    assert page.url.endswith("/runs")

@@ -1,6 +1,7 @@
 /** Two runs side by side: only what differs. Loaded at first use. */
 
 import { get } from "./api.js";
+import { closeOnBack } from "./back.js";
 import { el, icon, needStyle } from "./dom.js";
 import { count, loss, when } from "./format.js";
 import { lossName, pageOf, stateTag, took, trained } from "./runwords.js";
@@ -19,6 +20,7 @@ export async function compareRuns(a, b) {
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   document.body.append(dialog);
   dialog.showModal();
+  closeOnBack(dialog);
 }
 
 function summary({ rows, captions }) {

@@ -1,6 +1,7 @@
 /** Everything about one run, in a dialog. Loaded at first use. */
 
 import { at, get, post } from "./api.js";
+import { closeOnBack } from "./back.js";
 import { complain, confirmed } from "./dialogs.js";
 import { copyText, el, find, icon, needStyle, say } from "./dom.js";
 import { bytes, duration, loss, speed, when } from "./format.js";
@@ -28,6 +29,7 @@ export async function showRun(id, board) {
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   document.body.append(dialog);
   dialog.showModal();
+  closeOnBack(dialog);
   remember(id);
   board.addEventListener("change", follow);
 }

@@ -37,10 +37,12 @@ export function hold(node, container = node.closest("section, dialog, main") ?? 
   };
 }
 
+let parked = null; // the heading that has the focus for want of anything better
+
 /** Whether the focus is nowhere: it was on something that is gone or hidden by now. */
 export function isLost() {
   const node = document.activeElement;
-  return !node || node === document.body || !node.checkVisibility();
+  return !node || node === document.body || node === parked || !node.checkVisibility();
 }
 
 /** The keys (data-key) of the folds in `container` that are to be open: those that are, and where the focus stands. */
@@ -108,6 +110,8 @@ function toHeading(container) {
     const heading = findAll(HEADING, box).find((node) => node.checkVisibility());
     if (!heading) continue;
     heading.tabIndex = -1;
+    parked = heading;
+    heading.addEventListener("blur", () => (parked = null), { once: true });
     return heading.focus();
   }
 }

@@ -1,6 +1,7 @@
 /** Who is told when a run ends: this browser, and a message to an address. Loaded at first use; markup: its own. */
 
 import { get, post, put, remove as erase } from "./api.js";
+import { closeOnBack } from "./back.js";
 import { el, icon, needStyle, say } from "./dom.js";
 import { when } from "./format.js";
 import { permission, possible, want, wanted } from "./notify.js";
@@ -70,6 +71,7 @@ export async function openNotify() {
   drawHere();
   draw(await get("/api/notify"));
   if (!dialog.open) dialog.showModal();
+  closeOnBack(dialog);
 }
 
 function build() {

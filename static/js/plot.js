@@ -55,7 +55,8 @@ export function drawPlot(pen, box, picture, look) {
   for (const line of upwards) drawRaw(pen, look, edges, x, y, line, seen.length === 1);
   for (const line of upwards) drawSmooth(pen, x, y, line);
   pen.restore();
-  picture.more.forEach((one, i) => drawScale(pen, edges, one, i * axisIn(box)));
+  const limit = box.left + box.width;
+  picture.more.forEach((one, i) => drawScale(pen, edges, one, i * axisIn(box), limit));
   return { x, y, edges };
 }
 
@@ -194,7 +195,7 @@ function drawMore(pen, edges, x, range, line) {
 }
 
 /** A scale of its own on the right, in the colour of its line. */
-function drawScale(pen, edges, line, inset) {
+function drawScale(pen, edges, line, inset, limit) {
   const left = edges.right + inset + 8;
   const y = moreScale(edges, line);
   pen.fillStyle = line.colour;
@@ -205,7 +206,7 @@ function drawScale(pen, edges, line, inset) {
   const names = line.label ? marks.map(line.label) : labelsOf(marks);
   for (const [i, value] of marks.entries()) pen.fillText(names[i], left, y.at(value));
   pen.textBaseline = "alphabetic";
-  pen.fillText(line.short, left, edges.top - 8);
+  pen.fillText(line.short, Math.min(left, limit - pen.measureText(line.short).width), edges.top - 8);
 }
 
 function drawBand(pen, look, { top, bottom }, x, [from, to]) {

@@ -5,7 +5,7 @@ import { complain, confirmed, toast } from "./dialogs.js";
 import { el, find, findAll, icon, say } from "./dom.js";
 import { duration, loss } from "./format.js";
 import { onPress } from "./press.js";
-import { bringFocusBack, holdingFocus, parting, spotOf, spotOfRun } from "./rowfocus.js";
+import { bringFocusBack, holdingFocus, parting, spotOf, toRow } from "./rowfocus.js";
 import { pageOf, settingsWords, spoken, stateTag, took } from "./runwords.js";
 import { ended } from "./stream.js";
 
@@ -184,7 +184,7 @@ async function putBack(run) {
     await post(at("jobs", run.id, "put-back"));
     await board.refresh();
     say(said, `${spoken(run)} waits again.`);
-    bringFocusBack({ ...spotOfRun(run.id), act: "out" });
+    toRow(run.id, "out");
   } catch (error) {
     complain(error);
   }

@@ -53,6 +53,12 @@ export function bringFocusBack(spot) {
   }
 }
 
+/** Put the focus on a control of the row of a run, wherever it is. */
+export function toRow(id, act) {
+  const [row] = rowsOf(id);
+  if (row) find(`[data-act="${act}"]`, row)?.focus();
+}
+
 /** Controls to try, the best first. */
 function* targets({ id, list, near, home, act }) {
   const own = rowsOf(id);
