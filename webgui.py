@@ -66,6 +66,7 @@ from musubitlx import (
     samples,
     serving,
     settings,
+    targets,
     trash,
     uploads,
 )
@@ -489,29 +490,29 @@ def set_model(model_id: str):
 @routes.get("/api/notify")
 def show_notify():
     """Where word of a run's end goes: the kind and the host, never the address."""
-    return notify.describe(house.home)
+    return targets.describe(house.home)
 
 
 @routes.put("/api/notify")
 def save_notify():
     """Keep where it goes; without `url` only the kind changes."""
     body = json_body()
-    notify.save(house.home, body.get("kind"), body.get("url"))
-    return notify.describe(house.home)
+    targets.save(house.home, body.get("kind"), body.get("url"))
+    return targets.describe(house.home)
 
 
 @routes.delete("/api/notify")
 def forget_notify():
     """Send nothing any more."""
-    notify.forget(house.home)
-    return notify.describe(house.home)
+    targets.forget(house.home)
+    return targets.describe(house.home)
 
 
 @routes.post("/api/notify/test")
 def test_notify():
     """Send a test message: to the address given, else to the one that is kept."""
     body = json_body()
-    target = notify.chosen(house.home, body.get("kind"), body.get("url"))
+    target = targets.chosen(house.home, body.get("kind"), body.get("url"))
     house.server.offload(notify.try_out, target)
     return {"sent": target.where}
 

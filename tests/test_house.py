@@ -79,6 +79,8 @@ LAYERS = (
         "musubitlx.pictures",
         "musubitlx.bell",
         "musubitlx.diagnose",
+        "musubitlx.targets",
+        "musubitlx.messages",
         "musubitlx.notify",
         "musubitlx.resources",
     ),

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from support import SMALL, bare_plan, end_runner, pictures, wait_until
 
-from musubitlx import notify
+from musubitlx import messages, notify, targets
 from musubitlx.errors import Invalid, NotFound
 from musubitlx.jobs import Jobs
 
@@ -94,7 +94,7 @@ def service(monkeypatch):
 
 
 def sent(service, kind: str, message=None) -> dict:
-    notify.send(notify.checked(kind, service.url), message or notify.of_job(ENDED))
+    notify.send(targets.checked(kind, service.url), message or messages.of_job(ENDED))
     return service.got[-1]
 
 
@@ -116,14 +116,14 @@ def test_ntfy_gets_a_title_and_a_text(service):
 def test_a_title_that_is_not_ascii_reaches_ntfy_as_mail_writes_it(service):
     import email.header
 
-    got = sent(service(), "ntfy", notify.of_job({**ENDED, "project": "Bälle 球\nX: y"}))
+    got = sent(service(), "ntfy", messages.of_job({**ENDED, "project": "Bälle 球\nX: y"}))
     ((data, charset),) = email.header.decode_header(got["headers"]["Title"])
     assert data.decode(charset) == "Training failed: Bälle 球 X: y"
     assert "X" not in got["headers"]
 
 
 def test_discord_gets_an_embed_that_calls_nobody_and_shows_names_as_they_are(service):
-    got = sent(service(204), "discord", notify.of_job({**ENDED, "reason": "@everyone a_b_c"}))
+    got = sent(service(204), "discord", messages.of_job({**ENDED, "reason": "@everyone a_b_c"}))
     said = json.loads(got["body"])
     assert said["allowed_mentions"] == {"parse": []}
     assert said["embeds"][0]["title"] == "Training failed: ball"
@@ -133,14 +133,14 @@ def test_discord_gets_an_embed_that_calls_nobody_and_shows_names_as_they_are(ser
 
 def test_slack_gets_a_text_without_commands(service):
     said = json.loads(
-        sent(service(), "slack", notify.of_job({**ENDED, "reason": "<!channel> & co"}))["body"]
+        sent(service(), "slack", messages.of_job({**ENDED, "reason": "<!channel> & co"}))["body"]
     )
     assert "&lt;!channel&gt; &amp; co" in said["text"] and said["text"].startswith("Training f")
 
 
 def test_programs_get_plain_json_with_names_of_files_and_no_paths(service):
     job = {**ENDED, "state": "succeeded", "reason": None, "outputs": ["/secret/ball.safetensors"]}
-    got = sent(service(), "json", notify.of_job(job))
+    got = sent(service(), "json", messages.of_job(job))
     said = json.loads(got["body"])
     assert said["event"] == "run_ended" and said["state"] == "succeeded" and said["id"] == "1"
     assert said["outputs"] == ["ball.safetensors"] and "/secret" not in got["body"]
@@ -150,7 +150,7 @@ def test_programs_get_plain_json_with_names_of_files_and_no_paths(service):
 def test_name_and_password_of_an_address_go_as_a_header(service):
     server = service()
     url = server.url.replace("http://", "http://me:p%40ss@")
-    notify.send(notify.checked("json", url), notify.trial())
+    notify.send(targets.checked("json", url), messages.trial())
     assert server.got[0]["headers"]["Authorization"] == "Basic bWU6cEBzcw=="
 
 
@@ -158,12 +158,12 @@ def test_name_and_password_of_an_address_go_as_a_header(service):
     ("seconds", "said"), [(0, "0 s"), (59, "59 s"), (90, "2 min"), (3599, "1 h 00 min")]
 )
 def test_times_are_said_as_people_say_them(seconds, said):
-    assert notify.duration(seconds) == said
+    assert messages.duration(seconds) == said
 
 
 def test_a_text_is_shortened_to_what_every_service_takes():
-    message = notify.of_job({**ENDED, "reason": "x" * 9000, "project": "half \ud83d"})
-    assert len(message.text) == notify.LONGEST_TEXT and message.title.encode()
+    message = messages.of_job({**ENDED, "reason": "x" * 9000, "project": "half \ud83d"})
+    assert len(message.text) == messages.LONGEST_TEXT and message.title.encode()
 
 
 # -- when it can't be delivered --------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_what_stands_in_the_way_is_told_apart(service):
     }
     for url, problem in cases.items():
         with pytest.raises(notify.Undelivered) as told:
-            notify.send(notify.checked("json", url), notify.trial())
+            notify.send(targets.checked("json", url), messages.trial())
         assert problem in str(told.value) and SECRET not in f"{told.value!r}"
 
 
@@ -214,7 +214,7 @@ def test_one_who_breaks_off_is_told(service):
         threading.Thread(target=break_off, args=(listening,), daemon=True).start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/{SECRET}"
         with pytest.raises(notify.Undelivered, match="broke the connection off"):
-            notify.send(notify.checked("json", url), notify.trial())
+            notify.send(targets.checked("json", url), messages.trial())
 
 
 def break_off(listening: socket.socket) -> None:
@@ -227,7 +227,7 @@ def break_off(listening: socket.socket) -> None:
 
 
 def test_a_record_deleted_meanwhile_tells_of_nothing(home, service):
-    notify.save(home, "json", service().url)
+    targets.save(home, "json", service().url)
     assert notify.tell(home, {**ENDED, "state": "queued"}) is None
 
 
@@ -255,7 +255,7 @@ def test_one_who_answers_without_end_is_not_waited_for(monkeypatch, service, beg
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=drip, args=(server,), daemon=True).start()
         target, began = (
-            notify.Target("json", f"http://127.0.0.1:{server.getsockname()[1]}/x"),
+            targets.Target("json", f"http://127.0.0.1:{server.getsockname()[1]}/x"),
             now(),
         )
         with pytest.raises(notify.Undelivered, match="did not answer within"):
@@ -271,35 +271,35 @@ now = time.monotonic
 
 
 def test_nothing_set_sends_nothing(home):
-    assert notify.read(home) is None and notify.tell(home, ENDED) is None
-    assert notify.describe(home) == {"kind": None, "host": None, "problem": None, "last": None}
+    assert targets.read(home) is None and notify.tell(home, ENDED) is None
+    assert targets.describe(home) == {"kind": None, "host": None, "problem": None, "last": None}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="access rights as on Linux")
 def test_the_address_is_kept_for_the_owner_only_and_shown_to_nobody(home):
-    notify.save(home, "slack", f"https://hooks.example/{SECRET}")
+    targets.save(home, "slack", f"https://hooks.example/{SECRET}")
     path = home.configs / "notify.yaml"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert SECRET in path.read_text()
-    target = notify.read(home)
-    assert SECRET not in f"{target!r} {target} {notify.describe(home)}"
-    assert notify.describe(home)["host"] == "hooks.example"
+    target = targets.read(home)
+    assert SECRET not in f"{target!r} {target} {targets.describe(home)}"
+    assert targets.describe(home)["host"] == "hooks.example"
 
 
 def test_an_address_of_one_service_is_not_taken_for_one_of_another(home):
-    kept = notify.save(home, "slack", f"https://hooks.example/{SECRET}")
-    assert notify.save(home, "slack", "") == kept
+    kept = targets.save(home, "slack", f"https://hooks.example/{SECRET}")
+    assert targets.save(home, "slack", "") == kept
     with pytest.raises(Invalid, match="Enter the address"):
-        notify.save(home, "json", "")
-    assert notify.read(home) == kept
+        targets.save(home, "json", "")
+    assert targets.read(home) == kept
 
 
 def test_what_is_forgotten_is_gone(home):
-    notify.save(home, "slack", f"https://hooks.example/{SECRET}")
-    notify.forget(home)
-    assert notify.read(home) is None
+    targets.save(home, "slack", f"https://hooks.example/{SECRET}")
+    targets.forget(home)
+    assert targets.read(home) is None
     with pytest.raises(NotFound):
-        notify.forget(home)
+        targets.forget(home)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_what_is_forgotten_is_gone(home):
 )
 def test_what_is_no_webhook_is_refused(home, kind, url):
     with pytest.raises(Invalid):
-        notify.save(home, kind, url)
+        targets.save(home, kind, url)
     assert not (home.configs / "notify.yaml").exists()
 
 
@@ -334,7 +334,7 @@ def test_what_is_no_webhook_is_refused(home, kind, url):
 def test_a_file_written_by_hand_can_end_no_run(home, text):
     (home.configs / "notify.yaml").write_bytes(text.encode("latin-1"))
     assert notify.tell(home, ENDED) is None
-    assert notify.describe(home)["problem"]
+    assert targets.describe(home)["problem"]
 
 
 # -- with real runs --------------------------------------------------------------------------------
@@ -399,12 +399,12 @@ def test_a_service_that_hangs_delays_neither_the_run_nor_the_next(ball, service)
 
 def test_a_message_is_on_its_way_to_the_end_though_the_runner_ends(home, service):
     server = service(delay_s=1.0)
-    notify.save(home, "json", server.url)
+    targets.save(home, "json", server.url)
     jobs = Jobs(home)
     os.environ["NO_PROXY"] = "*"
     job = jobs.submit(bare_plan(home, [sys.executable, "-c", "raise SystemExit(3)"]))
-    wait_until(lambda: notify.describe(home)["last"], what="the message")
-    assert notify.describe(home)["last"]["job"] == job.id
+    wait_until(lambda: targets.describe(home)["last"], what="the message")
+    assert targets.describe(home)["last"]["job"] == job.id
     assert json.loads(server.got[0]["body"])["exit_code"] == 3
 
 
