@@ -26,12 +26,7 @@ SETTINGS = {
     "sample_prompt_text": "{{trigger}}, a red ball on a soft background\n{{trigger}}, a red ball",
     "sample_at_first": True,
 }
-SIZES = {
-    "page": (1366, 900),
-    "phone": (390, 844),
-    "images": (1366, 900),
-    "settings": (1366, 900),
-}
+PHONE, DESK = (390, 844), (1366, 900)
 
 
 def ball(seed: int) -> bytes:
@@ -94,6 +89,40 @@ def looked_at(server: Program) -> bool:
     return report["looked"] == report["of"]
 
 
+# -- the views ------------------------------------------------------------------------------------
+
+
+def images(page) -> None:
+    page.get_by_text("Dataset health").click()
+    page.evaluate("document.querySelector('[data-images]').scrollIntoView()")
+
+
+def settings(page) -> None:
+    page.get_by_label("Recipe", exact=True).select_option("Object")
+    page.locator("[data-takes] summary").click()
+    page.evaluate("document.querySelector('[data-settings]').scrollIntoView()")
+
+
+def chart(page) -> None:
+    page.get_by_role("button", name="Open the large loss chart").click()
+    page.get_by_label("Learning rate", exact=True).last.check()
+
+
+def compare(page) -> None:
+    page.locator("[data-samples] a img").last.click()
+    page.get_by_role("button", name="Compare").click()
+
+
+VIEWS = {  # name: size, what is done on the page first
+    "page": (DESK, None),
+    "phone": (PHONE, None),
+    "images": (DESK, images),
+    "settings": (DESK, settings),
+    "chart": (DESK, chart),
+    "compare": (DESK, compare),
+}
+
+
 def take(server: Program) -> None:
     """Photograph each view as it stands in mid-run."""
     from PIL import Image
@@ -104,20 +133,14 @@ def take(server: Program) -> None:
             executable_path=os.environ.get("MUSUBITLX_CHROMIUM", "/usr/bin/chromium"),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
-        for name, (width, height) in SIZES.items():
+        for name, ((width, height), act) in VIEWS.items():
             size = {"width": width, "height": height}
             page = browser.new_page(viewport=size, color_scheme="dark")
             page.goto(server.url + "/?project=red%20ball")
-            page.get_by_text("Live").wait_for()
+            page.get_by_text("Live", exact=True).wait_for()
             page.wait_for_timeout(800)
-            if name == "images":
-                page.get_by_text("Dataset health").click()
-                page.evaluate("document.querySelector('[data-images]').scrollIntoView()")
-                page.wait_for_timeout(300)
-            if name == "settings":
-                page.get_by_label("Recipe", exact=True).select_option("Object")
-                page.locator("[data-takes] summary").click()
-                page.evaluate("document.querySelector('[data-settings]').scrollIntoView()")
+            if act:
+                act(page)
                 page.wait_for_timeout(800)
             with Image.open(io.BytesIO(page.screenshot())) as shot:
                 shot.convert("RGB").save(ROOT / f"docs/pictures/{name}.webp", quality=80, method=6)

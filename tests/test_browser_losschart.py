@@ -328,6 +328,10 @@ def test_a_run_under_way_is_shown_with_the_steps_to_come(live_server, visit):
         assert 30 < int(plot(dialog).get_attribute("aria-valuenow")) < 50
         page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 50)
         assert plot(dialog).get_attribute("aria-valuenow") == "50"
+        drag(page, dialog, 0.08, 0.16)  # steps 5 to 20 or so: a zoom is not widened to the total
+        expect(dialog.get_by_role("button", name="Whole run")).to_be_enabled()
+        page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 50)
+        expect(plot(dialog)).to_have_attribute("aria-valuenow", re.compile(r"^[12]\d$"))
         runner.kill()
 
 
@@ -344,15 +348,17 @@ def test_one_value_is_said_once(live_server, visit):
 
 def test_taking_a_run_out_leaves_the_keyboard_in_the_chart(live_server, visit):
     job = make_run(live_server.home, "alpha", 50)
-    for seed in (1, 2):
+    for seed in (1, 2, 3):
         make_run(live_server.home, f"run{seed}", 50, seed=seed)
     page, dialog = opened(visit, live_server, job)
     dialog.get_by_text("Compare with other runs").click()
-    for name in ("run1", "run2"):
+    for name in ("run1", "run2", "run3"):
         dialog.get_by_role("checkbox", name=name).check()
         expect(dialog.get_by_role("button", name=f"Take {name}")).to_be_visible()
-    dialog.get_by_role("button", name="Take run1").press("Enter")
-    expect(dialog.get_by_role("button", name="Take run2")).to_be_focused()
+    dialog.get_by_role("button", name="Take run2").press("Enter")
+    expect(dialog.get_by_role("button", name="Take run3")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("button", name="Take run1")).to_be_focused()
     page.keyboard.press("Enter")
     expect(plot(dialog)).to_be_focused()
 
@@ -476,3 +482,16 @@ def test_the_nearest_value_is_found_at_the_ends_too(live_server, visit):
     near = "[-5, 2, 3, 6, 7, 99].map((n) => it.nearestTo([1, 4, 9], n))"
     assert of_module(page, "series", near) == [0, 0, 1, 1, 2, 2]
     assert of_module(page, "series", "it.nearestTo([], 3)") == -1
+
+
+def test_at_least_two_steps_are_named_whatever_the_length(live_server, visit):
+    page = visit(live_server.url)
+    counts = page.evaluate(
+        """async () => {
+            const { wholeTicks } = await import("/static/js/chart.js");
+            const found = [];
+            for (let last = 2; last < 12000; last += 1) found.push(wholeTicks(1, last, 3).length);
+            return [Math.min(...found), Math.max(...found)];
+        }"""
+    )
+    assert counts[0] >= 2 and counts[1] <= 8

@@ -39,6 +39,14 @@ export function ticks(low, high, count) {
   return found;
 }
 
+/** The whole numbers of a range that are marked: about `count`, and two at least where there are two. */
+export function wholeTicks(low, high, count) {
+  for (let more = count; ; more += 1) {
+    const found = ticks(low, high, more).filter(Number.isInteger);
+    if (found.length > 1 || more > count + 12) return found;
+  }
+}
+
 export class Chart {
   /** `onRead(text)` is told what the cursor points at, or "" without one. */
   constructor(box, { onRead }) {
@@ -221,7 +229,7 @@ export class Chart {
       pen.fillText(shownLoss(Number(value.toPrecision(3))), MARGIN.left - 6, y(value));
     }
     pen.textBaseline = "alphabetic";
-    const marks = ticks(from, to, Math.max(3, width / 110)).filter(Number.isInteger);
+    const marks = wholeTicks(from, to, Math.max(3, width / 110));
     for (const [i, step] of marks.entries()) {
       const last = i === marks.length - 1;
       pen.textAlign = x(step) > width - 50 ? "right" : "center";

@@ -2,7 +2,7 @@
 
 import { el, find, findAll, icon, say } from "./dom.js";
 import { loss as shownLoss } from "./format.js";
-import { isLost } from "./keepfocus.js";
+import { isLost, redraw } from "./keepfocus.js";
 import { nameOf } from "./runpicker.js";
 
 const HEADS = ["At the cursor", "Smoothed", "Last loss", "Lowest"];
@@ -25,9 +25,8 @@ export class Legend {
     const mark = rows.map(({ line }) => `${line.id} ${line.gone}`).join();
     if (this.body.dataset.runs !== mark) {
       this.body.dataset.runs = mark;
-      const stood = this.body.contains(document.activeElement);
-      this.body.replaceChildren(...rows.map((row, i) => this.row(row, i)));
-      if (stood && isLost()) (find("button", this.body) ?? this.fallback()).focus();
+      redraw(this.body, () => this.body.replaceChildren(...rows.map((row, i) => this.row(row, i))));
+      if (isLost()) this.fallback().focus();
     }
     for (const [i, { line, colour, dash, atCursor, smoothed }] of rows.entries()) {
       const row = this.body.rows[i];
@@ -45,7 +44,7 @@ export class Legend {
     const text = el("span", { textContent: nameOf(line.job) + gone });
     const name = el("th", { scope: "row" }, el("div", { className: "curve-name" }, swatch, text));
     const cells = HEADS.map((head) => el("td", { data: { head } }));
-    return el("tr", {}, name, ...cells, el("td", {}, index > 0 ? this.outButton(line) : null));
+    return el("tr", { data: { key: line.id } }, name, ...cells, el("td", {}, index > 0 ? this.outButton(line) : null));
   }
 
   outButton(line) {

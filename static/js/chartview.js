@@ -27,10 +27,12 @@ export class View {
     return [low, high > low ? high : low + 1];
   }
 
-  /** A few steps, in units of the axis. */
+  /** A few steps of the first run, in units of the axis. */
   get least() {
-    const [low, high] = this.all;
-    return ((high - low) * LEAST_STEPS) / Math.max(LEAST_STEPS, this.lines()[0]?.whole.step.at(-1) ?? 1);
+    const [line] = this.lines();
+    if (this.by() === "step" || !line?.whole.step.length) return LEAST_STEPS;
+    const places = line.along(line.whole, this.by());
+    return ((places.at(-1) - places[0]) * LEAST_STEPS) / Math.max(LEAST_STEPS, line.whole.step.at(-1));
   }
 
   /** Show a part of the axis, or with null all of it. */

@@ -85,9 +85,9 @@ function drawAcross(pen, look, { left, right }, y) {
 
 function drawAlong(pen, look, { left, right, bottom }, x, by) {
   const unit = by === "time" ? unitOf(x.high - x.low) : { size: 1, name: by };
-  const marks = scaleOf(x.low / unit.size, x.high / unit.size, left, right)
-    .marks(Math.max(3, (right - left) / 110))
-    .filter((value) => by !== "step" || Number.isInteger(value));
+  const scale = scaleOf(x.low / unit.size, x.high / unit.size, left, right);
+  const about = Math.max(3, (right - left) / 110);
+  const marks = by === "step" ? scale.wholeMarks(about) : scale.marks(about);
   const names = labelsOf(marks);
   pen.fillStyle = look.text;
   pen.strokeStyle = look.grid;

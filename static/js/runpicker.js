@@ -43,11 +43,11 @@ export class Picker {
     const near = runs.filter((job) => job.project === own.project);
     const far = runs.filter((job) => job.project !== own.project);
     const groups = [
-      [own.project ? `Folder ${own.project}` : "Without a folder", near],
-      [near.length ? "Other folders" : "All folders", far],
+      [own.project ? `Folder ${own.project}` : "Without a folder", near, true],
+      [near.length ? "Other folders" : "All folders", far, false],
     ];
     this.list.replaceChildren(
-      ...groups.filter(([, some]) => some.length).map(([title, some]) => this.group(title, some)),
+      ...groups.filter(([, some]) => some.length).map(([title, ...rest]) => this.group(title, ...rest)),
     );
     if (!runs.length)
       this.list.append(
@@ -57,8 +57,8 @@ export class Picker {
     this.mark(chosen);
   }
 
-  group(title, jobs) {
-    const rows = jobs.map((job) => this.row(job, title.endsWith(` ${job.project}`)));
+  group(title, jobs, isNamed) {
+    const rows = jobs.map((job) => this.row(job, isNamed));
     return el(
       "fieldset",
       { className: "curve-group" },

@@ -1,6 +1,6 @@
 /** Scales of a chart: where a value lies, which round values are marked, and what they are called. */
 
-import { ticks } from "./chart.js";
+import { ticks, wholeTicks } from "./chart.js";
 
 const FEW_DECADES = 1.2; // below so many powers of ten, a log scale is marked like a plain one
 
@@ -19,6 +19,7 @@ export function scaleOf(low, high, from, to, log = false) {
     at: (value) => from + ((bend(value) - first) / span) * (to - from),
     value: (pixel) => straight(first + ((pixel - from) / (to - from)) * span),
     marks: (count) => (log ? logMarks(low, high, count) : ticks(low, high, count)),
+    wholeMarks: (count) => wholeTicks(low, high, count),
   };
 }
 
