@@ -495,7 +495,7 @@ def show_notify():
 
 @routes.put("/api/notify")
 def save_notify():
-    """Keep where it goes; without `url` only the kind changes."""
+    """Keep where it goes; without `url` the address stays, if it is one of that kind."""
     body = json_body()
     targets.save(house.home, body.get("kind"), body.get("url"))
     return targets.describe(house.home)
@@ -1106,7 +1106,11 @@ def streamed(told: Callable[[], Iterable[bytes]], headers: dict[str, str]):
     most, streams = house.server.streams, house.streams
     if most is not None and len(streams) >= most:
         hint = "Try again in a moment, or close other tabs."
-        body = {"error": "Too many live views are open.", "field": None, "hint": hint}
+        body = {
+            "error": "Too many live views and downloads are under way.",
+            "field": None,
+            "hint": hint,
+        }
         return body, 503, {"Retry-After": "15"}
     ticket = object()
     streams.add(ticket)

@@ -126,7 +126,11 @@ class Feed:
             known = Look(job, told["state"] in ENDED, told, now)
             if len(self._looks) > REMEMBERED:
                 self._looks.clear()
-            self._looks[job_id] = known
+            newest = self._looks.get(job_id)  # another thread may have looked later than this one
+            if newest is None or newest.at <= now:
+                self._looks[job_id] = known
+            else:
+                known = newest
         return known
 
     def all_jobs(self) -> list[Job]:
@@ -205,11 +209,12 @@ class View:
         self._choose()
         found: list[bytes] = []
         if self._job is not None:
-            with suppress(UserError):
+            try:
                 self._look = self._feed.look(self._job.id)  # before the log, see _state
-                found += self._log()
-                found += self._samples()
-                found += self._state()
+            except UserError:  # its record was deleted; of one that is fixed nothing more comes
+                self._forget()
+            else:
+                found += self._log() + self._samples() + self._state()
         found += self._others()
         found += self._folder()
         found += self._resources()
@@ -238,6 +243,11 @@ class View:
             following = self._newest()
             if following and (self._job is None or following.id != self._job.id):
                 self._turn_to(following)
+
+    def _forget(self) -> None:
+        self._look, self.behind = None, False
+        if not self._fixed:
+            self._job = self._told_job = None
 
     def _is_through(self) -> bool:
         if self.behind or not self._due("choose", QUEUE_S / 2):
@@ -303,8 +313,10 @@ class View:
             if job.id == (self._job and self._job.id) or self._told_states.get(job.id) == state:
                 continue
             if self._knows_all or not job.ended:
-                found.append(event("job", self._feed.describe(job)))
-            self._told_states[job.id] = state
+                with suppress(UserError):  # deleted since the list was made
+                    job = self._feed.look(job.id).job
+                    found.append(event("job", self._feed.describe(job)))
+            self._told_states[job.id] = _state_of(job)
         self._knows_all = True
         return found + self._gone({job.id for job in all_of_them})
 

@@ -1,4 +1,4 @@
-"""One job, from its claim to its last line: the programs of its stages, one after the other.
+"""One job that was claimed: the programs of its stages, one after the other.
 
 Each is a subprocess that is looked after until it and all its children are gone.
 """

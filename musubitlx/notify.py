@@ -106,17 +106,18 @@ class Limit:
         self._held: list = []
 
     def watch(self, connection) -> None:
-        """End this socket, too, when the time is up."""
-        import os
+        """End this socket, too, when the time is up; TimeoutError when it is already."""
         import socket
 
-        self._held.append(socket.socket(fileno=os.dup(connection.fileno())))
+        if self.passed:
+            raise TimeoutError
+        self._held.append(socket.fromfd(connection.fileno(), connection.family, connection.type))
 
     def _end(self) -> None:
         import socket
 
         self.passed = True
-        for connection in self._held:
+        for connection in list(self._held):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 

@@ -49,6 +49,9 @@ class LogFile:
     def write(self, text: str) -> None:
         """Append text that ends its lines itself."""
         with self._lock:
+            if self._file.closed:
+                return  # a program's output outlived it
+            self._last_words = self._append(self._last_words)
             rest = self._append(text.encode("utf-8", "replace"))  # may set _lost back
             self._lost += len(rest)
         self._ringer.ring()
@@ -56,10 +59,11 @@ class LogFile:
     def _append(self, data: bytes) -> bytes:
         """Append as much as goes in; returns the rest."""
         try:
-            if self._lost:
+            while data and self._lost:
                 begin = "" if self._end == b"\n" else "\n"
-                self._put(f"{begin}[{self._lost} bytes of log are lost: disk full]\n".encode())
-                self._lost = 0
+                told = f"{begin}[{self._lost} bytes of log are lost: disk full]\n".encode()
+                if self._put(told) == len(told):
+                    self._lost = 0
             while data:
                 data = data[self._put(data) :]
         except OSError:
@@ -85,8 +89,9 @@ class LogFile:
 
     def close(self) -> None:
         """Nothing more will be written."""
-        self._append(self._last_words)
-        self._file.close()
+        with self._lock:
+            self._append(self._last_words)
+            self._file.close()
 
 
 class Seen(NamedTuple):

@@ -187,17 +187,18 @@ class Scrub:
 
     def __init__(self, job: Job, home: Home, secrets: Iterable[str] = ()):
         hidden = {text for text in (*secrets, *_secrets_of(job)) if len(text) >= SHORTEST_SECRET}
-        pairs = [(text, REMOVED) for text in hidden]
         captions = set(history.captions_of(job).values())  # a bare word could be any in the log
-        pairs += [(text, "[caption]") for text in captions if len(text.split()) > 1]
+        pairs = [(text, "[caption]") for text in captions if len(text.split()) > 1]
         pairs += _image_names(job)
-        self._exchange = Exchange(dict(pairs))
+        # Secrets first: a name that overlaps the beginning of one must not leave the rest of it.
+        self._exchanges = Exchange(dict.fromkeys(hidden, REMOVED)), Exchange(dict(pairs))
         self._folders = list(_folders(home))
         self._words = [re.compile(rf"(?i)(?<!\w){re.escape(name)}(?!\w)") for name in _own_names()]
 
     def text(self, text: str) -> str:
         """The text without all that."""
-        text = self._exchange(text)
+        for exchange in self._exchanges:
+            text = exchange(text)
         for old, new in self._folders:
             text = text.replace(old, new)
         text = HOMES.sub("~", text)

@@ -226,7 +226,7 @@ def peer_closed(connection) -> bool:
         number = connection.fileno()
         if not select.select([number], [], [], 0)[0]:
             return False
-        with socket.socket(fileno=os.dup(number)) as real:
+        with socket.fromfd(number, connection.family, connection.type) as real:
             real.setblocking(False)
             return real.recv(1, socket.MSG_PEEK) == b""
     except (OSError, ValueError):

@@ -219,3 +219,57 @@ def test_nothing_of_the_header_is_cut_on_a_phone(live_server, visit, width, othe
         ".map((node) => node.getBoundingClientRect().right)"
     )
     assert max(edges) <= width
+
+
+HIDE = """(value) => {
+    Object.defineProperty(document, "hidden", { value, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_what_ended_while_the_page_was_hidden_leaves_no_ghost(with_stand_in, visit):
+    server = with_stand_in(env=SLOW)
+    old = record(Home(server.home), 1)
+    running = train(server)
+    waits = train(server, output_name="later")
+    page = visit(f"{server.url}/?project=ball&job={old}")
+    expect(header(page)).to_contain_text("/400")
+    expect(page.get_by_text("waiting: Training later")).to_be_visible()
+    page.evaluate(HIDE, True)
+    for job in (waits, running):
+        server.post(f"/api/jobs/{job}/stop", {})
+        server.wait_for(job)
+    page.evaluate(HIDE, False)
+    expect(page.get_by_text("waiting:")).to_have_count(0)
+    expect(header(page).locator("[data-status=step]")).to_be_hidden()
+    expect(page.get_by_role("button", name="Start training")).to_be_visible()
+
+
+def test_a_checkpoint_that_was_deleted_is_not_offered_as_saved(live_server, visit):
+    live_server.post("/api/projects", {"name": "ball"})
+    project = Project(Home(live_server.home), "ball")
+    a_run(project, "r1", state="stopped")
+    for epoch in (1, 2):
+        left_at(project.path / f"ball-00000{epoch}.safetensors", NOW - 980 + 20 * epoch)
+    page = visit(f"{live_server.url}/?project=ball")
+    saved = card(page, "Training stopped").get_by_role("link")
+    expect(saved).to_have_count(2)
+    page.get_by_role("button", name="Delete ball-000001.safetensors").click()
+    page.locator("[data-confirm-yes]").click()
+    expect(saved).to_have_text(["ball-000002.safetensors"])
+    page.get_by_role("button", name="Undo").click()
+    expect(saved).to_have_count(2)
+
+
+def test_back_answers_a_question_with_no(with_stand_in, visit):
+    server = with_stand_in(env=SLOW)
+    job = train(server)
+    page = visit(f"{server.url}/?project=ball")
+    page.get_by_role("button", name="Stop training").click()
+    question = page.get_by_role("dialog", name="Stop this training?")
+    expect(question).to_be_visible()
+    page.go_back()
+    expect(question).to_be_hidden()
+    expect(card(page, "Training in progress")).to_be_visible()
+    assert server.get(f"/api/jobs/{job}")["state"] == "running"
+    server.post(f"/api/jobs/{job}/stop", {})

@@ -212,7 +212,7 @@ def test_what_the_bucket_cuts_off_is_shown_on_the_card(live_server, visit):
 
 def test_a_caption_changed_elsewhere_shows_by_itself(ball, visit):
     page = open_ball(ball, visit)
-    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    expect(page.get_by_text("Connected", exact=True)).to_be_visible()
     save(ball, 2, "from another page")
     expect(caption(page, 3)).to_have_value("from another page")
     ball.upload("ball", {"zz.jpg": picture(9, (64, 64))})

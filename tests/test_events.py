@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import sys
 import threading
 import time
@@ -218,3 +219,40 @@ def test_the_stream_tells_state_memory_bar_and_samples(with_stand_in):
     times = [told["progress"]["step"] for told in seen["job"]]
     assert len(times) < 60 * 0.02 / 0.2 + 12  # at most five a second
     assert json.dumps(seen)
+
+
+def test_a_stream_tells_of_others_as_they_come_change_and_go(with_stand_in):
+    """Also of those that are over within a moment, and of a record that goes with its run."""
+    server = with_stand_in(train="fails")
+    first = server.post("/api/projects/ball/train", {"settings": SMALL})["id"]
+    server.wait_for(first)
+    told: dict[str, list] = {}
+    second = None
+    with server.events(job=first) as stream:
+        for event in stream:
+            if event.name in ("job", "gone"):
+                key = event.data["id"] if event.name == "job" else event.data["job"]
+                told.setdefault(key, []).append(event.data.get("state", "gone"))
+            if second is None and first in told:
+                second = server.post("/api/projects/ball/train", {"settings": SMALL})["id"]
+            if second and told.get(second, [""])[-1] == "failed":
+                server.call("DELETE", f"/api/jobs/{second}")
+            if second and told.get(second, [""])[-1] == "gone":
+                break
+    assert told[first] == ["failed"] and told[second][-2:] == ["failed", "gone"]
+
+
+def test_a_stream_whose_run_vanishes_turns_to_the_next(program, home):
+    server = program()
+    first = printing(home, lines=4000, pause_s=0.005)
+    seen, second = [], None
+    with server.events() as stream:
+        for event in stream:
+            if event.name == "log":
+                seen.append(event.data["job"])
+            if second is None and seen:
+                shutil.rmtree(home.jobs / first.id, ignore_errors=True)
+                second = printing(home, lines=20)
+            if second and second.id in seen:
+                break
+    assert seen[0] == first.id and seen[-1] == second.id

@@ -109,7 +109,9 @@ def test_images_and_captions_are_compared(home):
 def test_the_stream_tells_all_first_and_then_only_what_is_new(home):
     jobs = Jobs(home)
     old, other = record(home, 1), record(home, 2)
-    events = parse_events(board.stream(history.History(jobs), Bell(), lambda: False))
+    stream = board.stream(history.History(jobs), Bell(), lambda: False, time.sleep, dict)
+    heard = []
+    events = (e for e in parse_events(stream) if heard.append(e.name) or e.name == "runs")
     first = next(events).data
     assert first["first"] and [row["id"] for row in first["runs"]] == [other, old]
     newest = record(home, 3)
@@ -119,6 +121,7 @@ def test_the_stream_tells_all_first_and_then_only_what_is_new(home):
     (home.jobs / other / "notes.txt").write_text("hm")
     told = next(events).data
     assert told["removed"] == [old] and [row["note"] for row in told["runs"]] == ["hm"]
+    assert heard.count("resources") >= 1
 
 
 def test_a_thousand_runs_are_looked_at_quickly_again(home):

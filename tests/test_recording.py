@@ -20,6 +20,10 @@ class Disk:
     def __init__(self, file, room: int):
         self._file, self.room = file, room
 
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
     def write(self, data: bytes) -> int:
         part = data[: self.room]
         if data and not part:

@@ -13,7 +13,7 @@ export class Board extends EventTarget {
   constructor() {
     super();
     this.rows = new Map();
-    this.heard = new Map(); // id -> when its row came
+    this.heard = new Map(); // id -> when its progress changed
     this.order = [];
     this.known = false; // something was told
     this.state = "";
@@ -28,7 +28,7 @@ export class Board extends EventTarget {
     return [...this.rows.values()].sort((a, b) => b.created - a.created || (a.id < b.id ? 1 : -1));
   }
 
-  /** When the row of a run came, in ms of the page's clock. */
+  /** When the progress of a run was told, in ms of the page's clock. */
   heardAt(id) {
     return this.heard.get(id) ?? performance.now();
   }
@@ -80,10 +80,12 @@ export class Board extends EventTarget {
 
   take({ runs, removed, order, first }) {
     this.turn += 1;
+    const before = new Map(this.rows);
     if (first) this.rows.clear();
     for (const run of runs) {
+      const far = JSON.stringify(run.progress);
+      if (JSON.stringify(before.get(run.id)?.progress) !== far) this.heard.set(run.id, performance.now());
       this.rows.set(run.id, run);
-      this.heard.set(run.id, performance.now());
     }
     for (const id of removed) this.rows.delete(id);
     this.order = order;

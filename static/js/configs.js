@@ -1,6 +1,7 @@
 /** Settings saved under names: load, save, delete. Loaded at first use. Markup: <dialog data-configs>. */
 
 import { get, put, remove as erase } from "./api.js";
+import { closeOnBack } from "./back.js";
 import { confirmed, toast } from "./dialogs.js";
 import { el, find, icon, say } from "./dom.js";
 import { when } from "./format.js";
@@ -18,6 +19,7 @@ let known = [];
 export async function openConfigs() {
   say(problem, "");
   dialog.showModal();
+  closeOnBack(dialog);
   await refresh();
 }
 

@@ -216,7 +216,7 @@ function facts({ job, images, versions }) {
     ["Duration", job.started && duration(seconds(job))],
     ["Stage", job.stage && !training && `${job.stage.index} of ${job.stage.count}: ${job.stage.title}`],
     ["Steps", training && total && `${step ?? 0} / ${total}`],
-    ["Epochs", training && epochs && `${epoch} / ${epochs}`],
+    ["Epochs", training && epoch && epochs && `${epoch} / ${epochs}`],
     [lossName(job), training && value !== null && loss(value)],
     ["Speed", training && seconds_per_step && speed(seconds_per_step)],
     ["Images", images ? String(images) : null],
@@ -306,7 +306,7 @@ function lastLines({ last_lines, log_there }) {
 }
 
 const INSIDE = [
-  "Inside: settings with trigger word, subject description and sample prompts, the commands, dataset_config.toml, the log (its last 5 MB), loss and memory step by step, versions of programs, card, driver and system.",
+  "Inside: settings with trigger word, subject description and sample prompts, the commands, dataset_config.toml, the log (its last 2 MB), loss and memory step by step, versions of programs, card, driver and system.",
   "Not inside: images, captions, these notes, access tokens. Names of images are replaced by numbers, your home folder by ~, and your user name and the name of the machine are removed.",
 ];
 

@@ -1,5 +1,6 @@
 /** Questions and short messages. Markup: <dialog data-confirm>, <div data-toasts>. */
 
+import { closeOnBack } from "./back.js";
 import { el, find, icon } from "./dom.js";
 import { hold, isLost } from "./keepfocus.js";
 
@@ -23,6 +24,7 @@ export function confirmed({ title, text, yes, no = "Cancel", also = "" }) {
   dialog.returnValue = "";
   const back = hold(document.activeElement);
   dialog.showModal();
+  closeOnBack(dialog);
   return new Promise((resolve) => {
     const answer = () => (dialog.returnValue === "also" ? "also" : dialog.returnValue === "yes");
     const closed = () => {

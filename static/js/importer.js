@@ -1,6 +1,7 @@
 /** Images from a folder on the server, for those who copied them there. Loaded at first use. */
 
 import { at, get, post } from "./api.js";
+import { closeOnBack } from "./back.js";
 import { el, find, icon, say } from "./dom.js";
 import { bytes, count } from "./format.js";
 import { changedImages } from "./images.js";
@@ -25,6 +26,7 @@ let running = false;
 /** Open the dialog where one was the last time, else at the roots. */
 export async function openImport() {
   dialog.showModal();
+  closeOnBack(dialog);
   if (running) return;
   await browse(folder?.path ?? null);
 }

@@ -3,7 +3,8 @@
 import { ended, newest } from "./stream.js";
 
 const all = new Map(); // by id
-const heardAt = new Map(); // id -> when its state came, for the clocks between two events
+const heardAt = new Map(); // id -> when its state came
+const progressAt = new Map(); // id -> when its progress changed, for the clocks between two events
 
 let shown = null; // the one that card, chart and log show; {id, deleted: true} when it is gone
 let fixed = null; // its id, where the address names it
@@ -46,17 +47,24 @@ export function release(job) {
   shown = next;
 }
 
-/** Take the state of one job. */
-export function take(job) {
+function keep(job) {
+  const far = JSON.stringify(job.progress);
+  if (JSON.stringify(all.get(job.id)?.progress) !== far) progressAt.set(job.id, performance.now());
   all.set(job.id, job);
   heardAt.set(job.id, performance.now());
+}
+
+/** Take the state of one job. */
+export function take(job) {
+  keep(job);
   if (job.id === shown?.id || shouldShow(job)) shown = job;
 }
 
 function shouldShow(job) {
   if (fixed) return job.id === fixed;
+  if (job.queue === "net") return false;
   if (!shown || shown.deleted) return true;
-  if (job.queue === "net" || !(ended(shown) || shown.state === "queued")) return false;
+  if (!(ended(shown) || shown.state === "queued")) return false;
   return job.state === "running" || (ended(job) && ended(shown) && job.started > shown.started); // over at once
 }
 
@@ -69,14 +77,12 @@ export function takeAll(list, asked) {
   const there = new Set(list.map((job) => job.id));
   for (const id of [...all.keys()]) if (!there.has(id) && !isOlder(id)) all.delete(id);
   for (const job of list) {
-    if (isOlder(job.id)) continue;
-    all.set(job.id, job);
-    heardAt.set(job.id, performance.now());
+    if (!isOlder(job.id)) keep(job);
   }
   const same = shown && all.get(shown.id);
   const next = fixed ? all.get(fixed) : same && !ended(same) ? same : newest([...all.values()]);
   if (next) shown = next;
-  else if (fixed) shown = { id: fixed, deleted: true };
+  else if (fixed || shown) shown = { id: fixed ?? shown.id, deleted: true };
 }
 
 /** A job was deleted. */
@@ -95,21 +101,18 @@ export function logTurned(id) {
 
 // -- clocks: between two words from the server they go on -----------------------------------------
 
-const sinceHeard = (job) => (performance.now() - (heardAt.get(job.id) ?? performance.now())) / 1000;
+const sinceProgress = (job) => (performance.now() - (progressAt.get(job.id) ?? performance.now())) / 1000;
 
 /** Seconds to the end of the stage at hand, as of now; null when unknown. */
 export function eta(job) {
   const left = job.progress?.eta_s;
   if (job.state !== "running" || left === null || left === undefined) return null;
-  return Math.max(0, left - sinceHeard(job));
+  return Math.max(0, left - sinceProgress(job));
 }
 
 /** Seconds since the job began, or those it took; null when unknown. */
 export function elapsed(job) {
-  const { started, ended: end, progress, state } = job;
+  const { started, ended: end, state } = job;
   if (end && started) return end - started;
-  if (!started) return null;
-  const told = progress?.elapsed_s;
-  if (state !== "running") return told;
-  return (told ?? Math.max(0, Date.now() / 1000 - started - sinceHeard(job))) + sinceHeard(job);
+  return started && state === "running" ? Math.max(0, Date.now() / 1000 - started) : null;
 }

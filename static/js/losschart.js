@@ -112,7 +112,9 @@ class LossChart {
     if (!this.dialog.open) this.dialog.showModal();
     closeOnBack(this.dialog);
     this.plot.focus({ preventScroll: true });
+    this.wanted = id;
     const jobs = await get("/api/jobs");
+    if (this.wanted !== id) return; // another one was opened meanwhile
     const job = jobs.find((one) => one.id === id);
     if (!job) throw new Error("There is no such run any more.");
     if (!this.lines.length) this.lines = [new Series(job)];

@@ -80,12 +80,20 @@ function drawSamples(job) {
   showSamples(name, Boolean(running));
 }
 
+/** Read again what nobody tells after an interruption: what ended, was deleted or put into the folder meanwhile. */
+async function catchUp() {
+  const asked = performance.now();
+  if (project.exists) readProject().catch(() => {});
+  takeAll(await get("/api/jobs"), asked);
+  drawJob();
+}
+
 function listen() {
   let connected = 0;
   stream.addEventListener("state", (event) => {
     drawConnection(event.detail, shownJob()?.state === "running");
     // What happened between the last look and this connection is told by nobody.
-    if (event.detail === "live" && (connected += 1) > 1 && project.exists) readProject().catch(() => {});
+    if (event.detail === "live" && (connected += 1) > 1) catchUp().catch(() => {});
     drawReached(event.detail !== "offline");
   });
   stream.addEventListener("log", (event) => {

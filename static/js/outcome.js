@@ -11,6 +11,11 @@ const MOST_FILES = 4; // more are counted
 
 const box = find("[data-outcome]");
 
+/** Files of the folder came or went: what is shown of them is drawn anew at the next turn. */
+export function forgetOutcome() {
+  delete box.dataset.shown;
+}
+
 /** Show how a job ended, or nothing while it goes on. `title` is said where there is no reason. */
 export function drawOutcome(job, title) {
   const over = !job.deleted && ended(job);

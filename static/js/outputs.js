@@ -1,6 +1,7 @@
 /** The LoRA files of a folder: epoch, loss, samples, download, the best one, deleting. Loaded when there are any. */
 
 import { at, get, post, remove } from "./api.js";
+import { closeOnBack } from "./back.js";
 import { complain, confirmed, toast } from "./dialogs.js";
 import { announce, el, icon, say } from "./dom.js";
 import { bytes, count, loss, when } from "./format.js";
@@ -268,6 +269,7 @@ async function showCard(name) {
   const link = dialog.querySelector("a");
   [link.href, link.download] = [url, name];
   dialog.showModal();
+  closeOnBack(dialog);
 }
 
 /** Copy what a node says; over plain HTTP by selecting it, which a dialog allows within itself only. */

@@ -98,7 +98,7 @@ function drawProgress(run) {
   const parts = [
     run.stage ? `${run.stage.index} of ${run.stage.count}: ${run.stage.title}` : "Starting",
     total && `${run.training ? "step" : ""} ${step ?? 0} / ${total}`.trim(),
-    epochs && `epoch ${epoch} / ${epochs}`,
+    epoch && epochs && `epoch ${epoch} / ${epochs}`,
     value !== null && value !== undefined && `loss ${loss(value)}`,
     run.after_epoch && "stops after this epoch",
     `${took(run)} so far`,

@@ -6,7 +6,7 @@ import { el, find, findAll, icon, say } from "./dom.js";
 import { duration, loss, speed } from "./format.js";
 import { drop, elapsed, eta, known, shownJob, take, waiting } from "./jobs.js";
 import { isLost, redraw } from "./keepfocus.js";
-import { drawOutcome } from "./outcome.js";
+import { drawOutcome, forgetOutcome } from "./outcome.js";
 import { onPress } from "./press.js";
 import { ended } from "./stream.js";
 
@@ -194,7 +194,7 @@ async function askToStop() {
   asking = null;
   if (answer === "also") await stop(job.id, { after_epoch: true });
   else if (answer) await stop(job.id);
-  if (isLost()) toTitle();
+  if (isLost() || stopButton.hidden) toTitle();
 }
 
 /** Ask a job to stop. False when it was over already, or could not be asked. */
@@ -252,7 +252,9 @@ function queueRow(job, index) {
 /** Files of the folder came or went: those of a run that is over are told anew. */
 function lookAgain() {
   const job = shownJob();
-  if (job && !job.deleted && ended(job)) look(job.id).catch(complain);
+  if (!job || job.deleted || !ended(job)) return;
+  forgetOutcome();
+  look(job.id).catch(complain);
 }
 
 /** Wire the card up; `onChange` is called when a press changed what is known of a job. */

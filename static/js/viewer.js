@@ -1,5 +1,6 @@
 /** An image in full, with its crop and its caption; arrow keys lead through the list. Loaded at first use. */
 
+import { closeOnBack } from "./back.js";
 import { cutOff, drawCrop } from "./card.js";
 import { find, say } from "./dom.js";
 import { allCards } from "./images.js";
@@ -19,6 +20,7 @@ export function view(one) {
   walk = allCards().filter((other) => !other.node.hidden || other === one);
   show(one);
   dialog.showModal();
+  closeOnBack(dialog);
   picture.focus();
 }
 
