@@ -79,7 +79,7 @@ def prepare(server: Program) -> None:
     draft = {**SETTINGS, "output_dir": "red ball"}
     server.put("/api/config", {"name": "draft-red ball", "settings": draft})
     job = server.post("/api/projects/red ball/train", {"settings": SETTINGS})["id"]
-    while (server.get(f"/api/jobs/{job}")["progress"]["step"] or 0) < 300:
+    while (server.get(f"/api/jobs/{job}")["progress"]["step"] or 0) < 180:
         pass
 
 
@@ -105,7 +105,7 @@ def settings(page) -> None:
 
 def chart(page) -> None:
     page.get_by_role("button", name="Open the large loss chart").click()
-    page.get_by_label("Learning rate", exact=True).last.check()
+    page.get_by_role("dialog").get_by_label("Learning rate").check()
 
 
 def compare(page) -> None:
@@ -137,7 +137,7 @@ def take(server: Program) -> None:
             size = {"width": width, "height": height}
             page = browser.new_page(viewport=size, color_scheme="dark")
             page.goto(server.url + "/?project=red%20ball")
-            page.get_by_text("Live", exact=True).wait_for()
+            page.get_by_text("Training log").wait_for()
             page.wait_for_timeout(800)
             if act:
                 act(page)
@@ -152,7 +152,7 @@ def main() -> None:
     """Make every picture anew."""
     (ROOT / "docs/pictures").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        slow = {"MUSUBITLX_PRACTICE_STEP_DELAY": "0.02"}
+        slow = {"MUSUBITLX_PRACTICE_STEP_DELAY": "0.08"}
         server = Program(Path(folder) / "home", "--practice", env=slow).start()
         try:
             prepare(server)

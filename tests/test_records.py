@@ -99,7 +99,7 @@ def test_no_rubbish_in_a_record_breaks_a_report(home):
     memory = {"gpus": [], "gpu_reason": None, "ram": {}, "disk": {}}
     trainer = musubi.find(home, practice=True)
     spoilt(home)
-    for job in Jobs(home).all()[::7]:
+    for job in Jobs(home).all()[::30]:
         assert report.build(job, home, trainer, memory)[:2] == b"PK"
 
 
