@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from musubitlx import history
+from musubitlx import history, options
 from musubitlx.jobs import Job
 
 NAMES = 5  # of images that are listed; more are counted
@@ -45,15 +45,8 @@ def _settings(pair: Pair) -> Iterator[tuple]:
 
 def options_of(words: list[str]) -> dict[str, str]:
     """The options of a command by name; one without a value is `on`."""
-    found: dict[str, list[str]] = {}
-    name = None
-    for word in words[2:]:  # after interpreter and script
-        if word.startswith("--"):
-            name, given, value = word.partition("=")
-            found[name] = [value] if given else []
-        elif name:
-            found[name].append(word)
-    return {name: " ".join(values) or "on" for name, values in found.items()}
+    given = options.of_words(words[2:])  # after interpreter and script
+    return {name: value or "on" for name, value in given.items()}
 
 
 def _flags(pair: Pair) -> Iterator[tuple]:

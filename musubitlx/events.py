@@ -314,9 +314,10 @@ class View:
                 continue
             if self._knows_all or not job.ended:
                 with suppress(UserError):  # deleted since the list was made
-                    job = self._feed.look(job.id).job
-                    found.append(event("job", self._feed.describe(job)))
-            self._told_states[job.id] = _state_of(job)
+                    look = self._feed.look(job.id)
+                    found.append(event("job", look.told))
+                    state = _state_of(look.job)
+            self._told_states[job.id] = state
         self._knows_all = True
         return found + self._gone({job.id for job in all_of_them})
 

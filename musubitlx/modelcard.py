@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from musubitlx import __version__, samples
+from musubitlx import __version__, options, samples
 from musubitlx.home import stamp_of, write_text
 from musubitlx.jobs import Job
 from musubitlx.origins import Run
@@ -173,7 +173,7 @@ def _prompts(run: Run) -> list[str]:
 def _training(run: Run, progress: dict) -> str:
     """What was trained, with the values of the command that ran."""
     job, settings = run.job, run.settings
-    given = options(_command(job))
+    given = options.of_words(_command(job))
     epochs = progress.get("epochs") or given.get("--max_train_epochs") or settings["epochs"]
     final = run.loss_at()
     rows = {
@@ -207,19 +207,6 @@ def _loss(final: dict) -> str | None:
 
 def _command(job: Job) -> list[str]:
     return next((stage["argv"][2:] for stage in job.stages if stage["name"] == "train"), [])
-
-
-def options(words: list[str]) -> dict[str, str]:
-    """Options and values of a command line; of an option given twice the later one counts."""
-    found: dict[str, str] = {}
-    name = None
-    for word in map(str, words):
-        if word.startswith("--"):
-            name, _, value = word.partition("=")
-            found[name] = value
-        elif name:
-            found[name] = f"{found[name]} {word}".strip()
-    return found
 
 
 def _further(given: dict[str, str]) -> str | None:

@@ -325,3 +325,16 @@ def _answer(out: bytes, err: bytes, code: int) -> dict:
     if not _usable(scripts):
         raise ValueError("the answer holds no options of the three scripts")
     return answer
+
+
+def of_words(words: list[str]) -> dict[str, str]:
+    """Options and values of a command line; of an option given twice the later one counts."""
+    found: dict[str, str] = {}
+    name = None
+    for word in map(str, words):
+        if word.startswith("--"):
+            name, _, value = word.partition("=")
+            found[name] = value
+        elif name:
+            found[name] = f"{found[name]} {word}".strip()
+    return found

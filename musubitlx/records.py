@@ -13,7 +13,6 @@ from musubitlx import settings
 from musubitlx.home import is_storable
 
 Check = Callable[[Any], bool]
-MOST = 1e15  # no time in seconds, no number of steps and no number of bytes reaches it
 
 
 def _text(value: Any) -> bool:
@@ -26,7 +25,7 @@ def _some_text(value: Any) -> bool:
 
 def _number(value: Any) -> bool:
     real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return real and -MOST < value < MOST  # false for one that is none
+    return real and -settings.MOST < value < settings.MOST  # false for one that is none
 
 
 def _whole(value: Any) -> bool:

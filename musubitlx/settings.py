@@ -430,7 +430,7 @@ def read(given: Any) -> tuple[Settings, list[Invalid]]:
 
 
 STORED = {"whole": int, "real": (int, float), "flag": bool}  # by kind; all others are text
-MOST = 1e15  # no setting that is a number reaches it
+MOST = 1e15  # no setting, time in seconds, number of steps or of bytes reaches it
 
 
 def stored(given: Mapping) -> Settings:
