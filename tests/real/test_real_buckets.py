@@ -8,17 +8,11 @@ import random
 import subprocess
 from pathlib import Path
 
-import pytest
+from musubi_here import GIVEN, needs_musubi
 
 from musubitlx.buckets import bucket_of, crop_of
 
-GIVEN = {name: os.environ.get(name) for name in ("MUSUBI_DIR", "MUSUBI_PYTHON")}
-
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not all(GIVEN.values()), reason="the real Musubi: set " + ", ".join(GIVEN)),
-]
+pytestmark = needs_musubi
 
 # Marks each pixel with where it is; what comes out tells what was kept of the image.
 ASK = """

@@ -11,17 +11,12 @@ from pathlib import Path
 
 import pytest
 import weights
+from musubi_here import needs_musubi
 
 from musubitlx import flags, musubi, options, settings
 from musubitlx.home import Home
 
-GIVEN = {name: os.environ.get(name) for name in ("MUSUBI_DIR", "MUSUBI_PYTHON")}
-
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not all(GIVEN.values()), reason="the real Musubi: set " + ", ".join(GIVEN)),
-]
+pytestmark = needs_musubi
 
 
 @pytest.fixture

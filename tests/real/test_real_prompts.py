@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 from pathlib import Path
 
-import pytest
+from musubi_here import GIVEN, needs_musubi
 
 from musubitlx import prompts
 from musubitlx.practice import prompts as practice
 
-GIVEN = {name: os.environ.get(name) for name in ("MUSUBI_DIR", "MUSUBI_PYTHON")}
-
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not all(GIVEN.values()), reason="the real Musubi: set " + ", ".join(GIVEN)),
-]
+pytestmark = needs_musubi
 
 # The file alone: the package would load torch.
 ASK = """

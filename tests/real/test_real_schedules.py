@@ -8,16 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from musubi_here import GIVEN, needs_musubi
 
 from musubitlx.schedules import FACTORS, of_command
 
-GIVEN = {name: os.environ.get(name) for name in ("MUSUBI_DIR", "MUSUBI_PYTHON")}
-
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not all(GIVEN.values()), reason="the real Musubi: set " + ", ".join(GIVEN)),
-]
+pytestmark = needs_musubi
 
 ASK = """
 import json, sys, warnings
