@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def program(tmp_path):
     yield start
     for one in started:
         one.stop()
+
+
+@pytest.fixture
+def stranger():
+    """The pid of a process that passes for a runner; it ends with the test."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    yield process.pid
+    process.kill()
+    process.wait(10)
 
 
 @pytest.fixture

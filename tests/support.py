@@ -268,6 +268,15 @@ def picture(seed: int = 0, size: tuple[int, int] = (320, 256), kind: str = "JPEG
     return file.getvalue()
 
 
+def plain(colour: tuple[int, int, int], size=(640, 480)) -> bytes:
+    """A picture of one colour."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, "PNG")
+    return file.getvalue()
+
+
 def pictures(count: int = 8) -> dict[str, bytes]:
     """Pictures of one subject in several shapes, by file name."""
     shapes = [(512, 512), (640, 480), (480, 640), (512, 512), (768, 512)]

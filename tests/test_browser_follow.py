@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from browsing import expect, needs_chromium
 from past import record
@@ -21,15 +18,6 @@ SLOW = {"STAND_IN_STEPS": "400", "STAND_IN_STEP_S": "0.1"}
 
 def train(server, **more) -> str:
     return server.post("/api/projects/ball/train", {"settings": {**SMALL, **more}})["id"]
-
-
-@pytest.fixture
-def other():
-    """A process that passes for a runner; ended with the test."""
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
-    yield process.pid
-    process.kill()
-    process.wait(10)
 
 
 def header(page):
@@ -142,10 +130,10 @@ def test_the_question_whether_to_stop_goes_with_the_run(with_stand_in, visit):
     expect(page.get_by_role("heading", name="Training stopped")).to_be_focused()
 
 
-def test_stopping_is_said_and_the_keyboard_keeps_its_place(live_server, visit, other):
+def test_stopping_is_said_and_the_keyboard_keeps_its_place(live_server, visit, stranger):
     live_server.post("/api/projects", {"name": "ball"})
     project = Project(Home(live_server.home), "ball")
-    a_run(project, "r1", state="running", began=NOW, runner=other)
+    a_run(project, "r1", state="running", began=NOW, runner=stranger)
     page = visit(f"{live_server.url}/?project=ball")
     expect(card(page, "Training in progress")).to_be_visible()
     page.get_by_role("button", name="Stop training").press("Enter")
@@ -157,10 +145,10 @@ def test_stopping_is_said_and_the_keyboard_keeps_its_place(live_server, visit, o
     expect(page.get_by_role("heading", name="Training stopped")).to_be_focused()
 
 
-def test_a_wish_to_stop_after_the_epoch_is_said(live_server, visit, other):
+def test_a_wish_to_stop_after_the_epoch_is_said(live_server, visit, stranger):
     live_server.post("/api/projects", {"name": "ball"})
     project = Project(Home(live_server.home), "ball")
-    a_run(project, "r1", state="running", began=NOW, runner=other)
+    a_run(project, "r1", state="running", began=NOW, runner=stranger)
     page = visit(f"{live_server.url}/?project=ball")
     announced = page.locator("[data-announce]")
     path = live_server.home / "output/.jobs/r1"
@@ -205,9 +193,11 @@ def test_live_is_only_what_goes_on(with_stand_in, visit):
 
 
 @pytest.mark.parametrize("width", [390, 360])
-def test_nothing_of_the_header_is_cut_on_a_phone(live_server, visit, width, other):
+def test_nothing_of_the_header_is_cut_on_a_phone(live_server, visit, width, stranger):
     live_server.post("/api/projects", {"name": "ball"})
-    a_run(Project(Home(live_server.home), "ball"), "r1", state="running", began=NOW, runner=other)
+    a_run(
+        Project(Home(live_server.home), "ball"), "r1", state="running", began=NOW, runner=stranger
+    )
     path = live_server.home / "output/.jobs/r1/status.json"
     far = {"step": 1234, "total": 12000, "epoch": 3, "epochs": 10, "eta_s": 45_000}
     write_json(path, {**read_json(path), "progress": far})

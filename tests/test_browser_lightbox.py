@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import re
 
 import pytest
 from browsing import expect, needs_chromium, wait_in
 from records import NOW, a_run, drawn, left_at
+from support import plain
 
 from musubitlx.home import Home
 from musubitlx.projects import Project
@@ -20,13 +20,7 @@ LONG = "watercolour-landscapes-of-the-north-sea-coast-second-attempt-with-better
 OLD, NEW = "old sea", "new sea"
 
 
-def square(side: int = 128) -> bytes:
-    """A picture of one colour that no part of the page has."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("RGB", (side, side), (255, 0, 255)).save(file, "PNG")
-    return file.getvalue()
+SQUARE = plain((255, 0, 255), (128, 128))  # of a colour that no part of the page has
 
 
 @pytest.fixture
@@ -38,11 +32,11 @@ def folder(program):
     a_run(project, "one", began=NOW - 90_000, prompts=[f"{OLD} --d 1"], output_name=LONG)
     a_run(project, "two", prompts=[f"{NEW} --d 1", "a harbour --d 1"], output_name=LONG)
     old = f"{LONG}_e000001_00_20251231120000_42_000.png"
-    left_at(project.path / "sample" / old, NOW - 89_950, square())
+    left_at(project.path / "sample" / old, NOW - 89_950, SQUARE)
     for epoch in range(3):
         for prompt in (0, 1):
             name = drawn(project, f"e{epoch:06d}", NOW - 960 + epoch, prompt, LONG)
-            left_at(project.path / "sample" / name, NOW - 960 + epoch, square())
+            left_at(project.path / "sample" / name, NOW - 960 + epoch, SQUARE)
     for name, age in ((f"{LONG}-000001", 40), (LONG, 99)):
         left_at(project.path / f"{name}.safetensors", NOW - 1000 + age, name.encode())
     server.project = project

@@ -6,8 +6,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 from browsing import expect, needs_chromium
@@ -281,58 +279,54 @@ def test_more_runs_than_can_be_told_apart_are_not_taken(live_server, visit):
 # -- under way, to keep ----------------------------------------------------------------------------
 
 
-def test_a_run_under_way_goes_on_in_the_chart(live_server, visit):
-    runner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
-    told = {"pid": runner.pid, "birth": births.birth(runner.pid)}
-    job = make_run(live_server.home, "alpha", 50, state="running", ended=None, runner=told)
+def under_way(pid: int) -> dict:
+    """What the status of a run says whose runner is this process."""
+    told = {"pid": pid, "birth": births.birth(pid)}
+    return {"state": "running", "ended": None, "runner": told}
+
+
+def test_a_run_under_way_goes_on_in_the_chart(live_server, visit, stranger):
+    job = make_run(live_server.home, "alpha", 50, **under_way(stranger))
     _, dialog = opened(visit, live_server, job)
     row = {"step": 51, "epoch": 4, "loss": 0.015625, "time": 1_790_000_200}
     with (live_server.home / f"output/.jobs/{job}/metrics.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
     expect(dialog.get_by_text("51 steps · loss")).to_be_visible()
     expect(dialog.get_by_text("0.0156 now")).to_be_visible()
-    runner.kill()
-    runner.wait(10)
 
 
-def test_a_run_that_was_deleted_stays_drawn_and_holds_up_no_other(live_server, visit):
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as runner:
-        told = {"pid": runner.pid, "birth": births.birth(runner.pid)}
-        live = {"state": "running", "ended": None, "runner": told}
-        job = make_run(live_server.home, "alpha", 50, **live)
-        other = make_run(live_server.home, "beta", 60, seed=1, **live)
-        page, dialog = opened(visit, live_server, job)
-        dialog.get_by_text("Compare with other runs").click()
-        dialog.get_by_role("checkbox", name="beta").check()
-        expect(dialog.get_by_role("row")).to_have_count(3)
-        shutil.rmtree(live_server.home / f"output/.jobs/{other}")
-        expect(dialog.get_by_role("row", name="beta")).to_contain_text("(deleted)")
-        asked = []
-        page.on("request", lambda request: asked.append(request.url))
-        with (live_server.home / f"output/.jobs/{job}/metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": 51, "epoch": 4, "loss": 0.015625}) + "\n")
-        expect(dialog.get_by_text("51 steps · loss")).to_be_visible()
-        assert asked and not [url for url in asked if other in url]
-        runner.kill()
+def test_a_run_that_was_deleted_stays_drawn_and_holds_up_no_other(live_server, visit, stranger):
+    live = under_way(stranger)
+    job = make_run(live_server.home, "alpha", 50, **live)
+    other = make_run(live_server.home, "beta", 60, seed=1, **live)
+    page, dialog = opened(visit, live_server, job)
+    dialog.get_by_text("Compare with other runs").click()
+    dialog.get_by_role("checkbox", name="beta").check()
+    expect(dialog.get_by_role("row")).to_have_count(3)
+    shutil.rmtree(live_server.home / f"output/.jobs/{other}")
+    expect(dialog.get_by_role("row", name="beta")).to_contain_text("(deleted)")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    with (live_server.home / f"output/.jobs/{job}/metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 51, "epoch": 4, "loss": 0.015625}) + "\n")
+    expect(dialog.get_by_text("51 steps · loss")).to_be_visible()
+    assert asked and not [url for url in asked if other in url]
 
 
-def test_a_run_under_way_is_shown_with_the_steps_to_come(live_server, visit):
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as runner:
-        told = {"pid": runner.pid, "birth": births.birth(runner.pid)}
-        far = {"step": 50, "total": 200, "epoch": 1, "epochs": 4, "loss": 0.1}
-        live = {"state": "running", "ended": None, "runner": told, "progress": far}
-        job = make_run(live_server.home, "alpha", 50, **live)
-        page, dialog = opened(visit, live_server, job)
-        box = plot(dialog).bounding_box()
-        page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 50)
-        assert 30 < int(plot(dialog).get_attribute("aria-valuenow")) < 50
-        page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 50)
-        assert plot(dialog).get_attribute("aria-valuenow") == "50"
-        drag(page, dialog, 0.08, 0.16)  # steps 5 to 20 or so: a zoom is not widened to the total
-        expect(dialog.get_by_role("button", name="Whole run")).to_be_enabled()
-        page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 50)
-        expect(plot(dialog)).to_have_attribute("aria-valuenow", re.compile(r"^[12]\d$"))
-        runner.kill()
+def test_a_run_under_way_is_shown_with_the_steps_to_come(live_server, visit, stranger):
+    far = {"step": 50, "total": 200, "epoch": 1, "epochs": 4, "loss": 0.1}
+    live = {**under_way(stranger), "progress": far}
+    job = make_run(live_server.home, "alpha", 50, **live)
+    page, dialog = opened(visit, live_server, job)
+    box = plot(dialog).bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 50)
+    assert 30 < int(plot(dialog).get_attribute("aria-valuenow")) < 50
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 50)
+    assert plot(dialog).get_attribute("aria-valuenow") == "50"
+    drag(page, dialog, 0.08, 0.16)  # steps 5 to 20 or so: a zoom is not widened to the total
+    expect(dialog.get_by_role("button", name="Whole run")).to_be_enabled()
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 50)
+    expect(plot(dialog)).to_have_attribute("aria-valuenow", re.compile(r"^[12]\d$"))
 
 
 def test_one_value_is_said_once(live_server, visit):

@@ -10,7 +10,7 @@ import zipfile
 import pytest
 from browsing import expect, needs_chromium, wait_in
 from records import NOW, a_run, drawn, left_at
-from support import pictures
+from support import pictures, plain
 
 from musubitlx.home import Home
 from musubitlx.projects import Project
@@ -20,15 +20,6 @@ pytestmark = needs_chromium
 RUN_MS = 90_000
 PHONE = {"width": 390, "height": 844}
 RED, BLUE = (220, 30, 30), (30, 60, 220)
-
-
-def plain(colour: tuple[int, int, int], size=(640, 480)) -> bytes:
-    """A picture of one colour."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture
