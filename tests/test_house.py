@@ -53,6 +53,7 @@ LAYERS = (
     (
         "musubitlx.health",
         "musubitlx.uploads",
+        "musubitlx.captioned",
         "musubitlx.edits",
         "musubitlx.trash",
         "musubitlx.notes",
@@ -93,11 +94,13 @@ LAYERS = (
         "musubitlx.progress",
     ),
     ("musubitlx.logsearch",),
+    ("musubitlx.captioners",),
     ("musubitlx.home", "musubitlx.lease", "musubitlx.logs", "musubitlx.options", "musubitlx.yamls"),
     (
         "musubitlx.presets",
         "musubitlx.known_errors",
         "musubitlx.prompts",
+        "musubitlx.bars",
         "musubitlx.tensors",
         "musubitlx.buckets",
     ),
