@@ -12,11 +12,10 @@ DRAW_S = 0.2  # at most this often
 BYTES, IMAGES = "B", "image"  # what is counted
 MB = 1e6
 
-LINE = re.compile(
+LINE = re.compile(  # one `logs.Fold` knows for a bar
     r"(?P<title>[^\r\n|]{1,80}):\s+\d{1,3}%\|[# ]{10}\| "
-    r"(?P<done>\d+(?:\.\d+)?)/(?P<total>\d+(?:\.\d+)?) "
-    r"(?P<unit>MB|images) \[(?P<elapsed>[\d:]+)<(?P<left>[\d:]+|\?), (?P<rate>[\d.]+|\?) "
-    r"(?P<per>MB/s|s/image)\]"
+    r"(?P<done>\d+(?:\.\d+)?)(?:MB)?/(?P<total>\d+(?:\.\d+)?)(?:MB)? "
+    r"\[(?P<elapsed>[\d:]+)<(?P<left>[\d:]+|\?), (?P<rate>[\d.]+|\?) (?P<unit>MB/s|s/image)\]"
 )
 
 
@@ -74,10 +73,10 @@ class Bar:
         share = self._done / self._total if self._total else 1.0
         drawn = ("#" * int(share * WIDTH)).ljust(WIDTH)
         if self._unit == BYTES:
-            count = f"{self._done / MB:.1f}/{self._total / MB:.1f} MB"
+            count = f"{self._done / MB:.1f}MB/{self._total / MB:.1f}MB"
             rate = f"{_number(speed / MB, 2)} MB/s" if speed else "? MB/s"
         else:
-            count = f"{_number(self._done)}/{_number(self._total)} images"
+            count = f"{_number(self._done)}/{_number(self._total)}"
             rate = f"{_number(1 / speed, 3)} s/image" if speed else "? s/image"
         head = f"{self._title}: {int(share * 100):3d}%|{drawn}| {count}"
         return f"{head} [{_clock(elapsed)}<{left}, {rate}]"
@@ -92,10 +91,10 @@ def read(text: str) -> dict | None:
     match = LINE.fullmatch(text.strip())
     if match is None:
         return None
-    scale = MB if match["unit"] == "MB" else 1
+    scale = MB if match["unit"] == "MB/s" else 1
     rate = None if match["rate"] == "?" else float(match["rate"])
     told = {
-        "unit": BYTES if match["unit"] == "MB" else IMAGES,
+        "unit": BYTES if scale == MB else IMAGES,
         "step": int(float(match["done"]) * scale),
         "total": round(float(match["total"]) * scale),
         "elapsed_s": seconds(match["elapsed"]),

@@ -57,7 +57,7 @@ def test_images_are_told_with_seconds_each_and_parts_of_one_count():
     told = bars.read(one.line(5.0))
     assert (told["step"], told["total"], told["seconds_per_step"]) == (2, 40, 2.0)
     assert told["eta_s"] == 75
-    assert "2.5/40 images" in one.line(5.0)
+    assert "2.5/40 [" in one.line(5.0)
 
 
 def test_a_bar_that_has_not_moved_promises_nothing():
@@ -87,7 +87,7 @@ def test_lines_and_bars_fold_into_a_readable_log():
     rest, more = fold.end()
     lines = [line for line in (text + rest).splitlines() if line.strip()]
     assert [line for line in lines if "jpg" in line] == [f"{n}.jpg: a cat" for n in (1, 2, 3)]
-    assert sum("images [" in line for line in lines) == 1  # only its last state
+    assert sum("s/image]" in line for line in lines) == 1  # only its last state
     for state in [*states, *more]:
         progress.read_bar(state)
     assert (progress.current["step"], progress.current["total"]) == (3, 3)
