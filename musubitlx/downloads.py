@@ -331,20 +331,25 @@ class _Transfer:
         if answer.status == 206:
             told = answer.headers.get("Content-Range", "")
             match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", told)
-            if match and int(match[1]) == part.bytes and match[2] in ("*", str(version.bytes)):
+            if match and match[2] not in ("*", str(version.bytes)):
+                raise self._other_length(match[2], version)
+            if match and int(match[1]) == part.bytes:
                 return
             part.restart(version)
-            raise HubTrouble(f"{part.target.name} came in the wrong order.", passing=True)
+            raise HubTrouble(f"{part.target.name} did not go on where it stopped.", passing=True)
         length = answer.headers.get("Content-Length")
+        if length is not None and length != str(version.bytes):
+            raise self._other_length(length, version)
         if part.bytes:
             part.restart(version)
-        if length is not None and length != str(version.bytes):
-            raise HubTrouble(
-                f"{part.target.name} came with {length} bytes, it should have {version.bytes}.",
-                "Something else answers in place of the hub, or the file was just changed there. "
-                "Start again.",
-                passing=True,
-            )
+
+    def _other_length(self, length: str, version: Version) -> HubTrouble:
+        return HubTrouble(
+            f"{self._part.target.name} came with {length} bytes, it should have {version.bytes}.",
+            "Something else answers in place of the hub, or the file was just changed there. "
+            "Start again.",
+            passing=True,
+        )
 
 
 def _length(path: Path) -> int | None:

@@ -157,7 +157,7 @@ class Hub:
         found: list[RemoteFile] = []
         for _ in range(MAX_PAGES):
             with self.answer(url, what=repo) as answer:
-                found += _listed(answer.read(MAX_LISTING_BYTES))
+                found += _listed(_body(answer))
                 following = _next_page(answer.headers.get("Link"))
             if not following:
                 return found
@@ -290,6 +290,14 @@ class _Redirects(request.HTTPRedirectHandler):
 
 
 # -- what it says ----------------------------------------------------------------------------------
+
+
+def _body(answer: http.client.HTTPResponse) -> bytes:
+    """The whole body of a listing; with a limit given, `read` is silent about a broken one."""
+    body = answer.read(MAX_LISTING_BYTES)
+    if answer.length and len(body) < MAX_LISTING_BYTES:
+        raise http.client.IncompleteRead(body)
+    return body
 
 
 def _listed(page: bytes) -> Iterator[RemoteFile]:
