@@ -119,12 +119,9 @@ def part_of(target: Path) -> Path:
     return target.with_name(target.name + ".part")
 
 
-def bytes_there(target: Path) -> int:
-    """How much of a file is there, whole or in part."""
-    for path in (target, part_of(target)):
-        with suppress(OSError):
-            return path.stat().st_size
-    return 0
+def part_bytes(target: Path) -> int:
+    """How much of a file that is not whole has arrived."""
+    return _length(part_of(target)) or 0
 
 
 @contextmanager

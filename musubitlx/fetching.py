@@ -21,15 +21,14 @@ from musubitlx import captioners, models, weights
 from musubitlx.bars import BYTES, Bar
 from musubitlx.captioners import Captioner
 from musubitlx.downloads import (
-    Stopped,
     Terms,
     amount,
-    bytes_there,
     check_room,
     download,
+    part_bytes,
     patiently,
 )
-from musubitlx.errors import Conflict, UserError
+from musubitlx.errors import Conflict, UserError, disk_error
 from musubitlx.home import Home
 from musubitlx.hub import Hub, HubTrouble, RemoteFile
 
@@ -52,7 +51,8 @@ class Item:
     @property
     def there(self) -> int:
         """How many bytes of it have arrived."""
-        return min(bytes_there(self.target), self.remote.bytes)
+        whole = models.size_of(self.target) == self.remote.bytes
+        return self.remote.bytes if whole else min(part_bytes(self.target), self.remote.bytes)
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,9 @@ def fetch(home: Home, hub: Hub, needed: list[Errand], stop: threading.Event) -> 
     there = sum(item.there for item in items)
     bar = Bar("download", total, BYTES, done=there)
     bar.show(there, now=True)
-    complete = 0
     for item in items:
-        _fetch_one(hub, item, bar, complete, stop)
-        complete += item.remote.bytes
-        waiting = sum(other.there for other in items if not other.target.exists())
-        bar.show(complete + waiting)
+        beside = sum(other.there for other in items if other is not item)
+        _fetch_one(hub, item, bar, beside, stop)
         how = ", checksum right" if item.remote.sha256 else ""
         bar.say(f"{item.target.name} is there: {amount(item.remote.bytes)}{how}.")
     bar.end()
@@ -171,7 +168,8 @@ def fetch(home: Home, hub: Hub, needed: list[Errand], stop: threading.Event) -> 
             raise UserError(f"{errand.label} is there, but can't be used: {found}")
 
 
-def _fetch_one(hub: Hub, item: Item, bar: Bar, complete: int, stop: threading.Event) -> None:
+def _fetch_one(hub: Hub, item: Item, bar: Bar, beside: int, stop: threading.Event) -> None:
+    """Get a file; the bar goes from the bytes of the others on."""
     checking: list[Bar] = []
 
     def check(done: int, whole: int) -> None:
@@ -184,7 +182,7 @@ def _fetch_one(hub: Hub, item: Item, bar: Bar, complete: int, stop: threading.Ev
         bar.say(f"{trouble} Trying again in {seconds:g} s.")
 
     terms = Terms(
-        on_progress=lambda done: bar.show(complete + done),
+        on_progress=lambda done: bar.show(beside + done),
         on_check=check,
         on_wait=wait,
         stop=stop,
@@ -284,7 +282,9 @@ def _guarded(asked: argparse.Namespace, stop: threading.Event, ended: list) -> N
     try:
         work(asked, stop)
         ended.append(None)
-    except (Exception, Stopped) as error:
+    except OSError as error:  # of the disk: those of the network are UserErrors by now
+        ended.append(disk_error(error, error.filename))
+    except Exception as error:
         ended.append(error)
 
 

@@ -87,13 +87,19 @@ def is_offline() -> bool:
 def folder() -> Path | None:
     """Where Hugging Face's programs keep token and cache; None for a user without a home."""
     if given := os.environ.get("HF_HOME"):
-        return Path(os.path.expandvars(given))
+        return named_folder(given)
     if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "huggingface"
+        return named_folder(given) / "huggingface"
+    return _usual_folder()
+
+
+def named_folder(given: str) -> Path:
+    """The folder that a variable of the environment names, with `~` and `$NAME` in it."""
+    path = Path(os.path.expandvars(given))
     try:
-        return Path.home() / ".cache" / "huggingface"
+        return path.expanduser()
     except RuntimeError:
-        return None
+        return path
 
 
 def access_token() -> str | None:
@@ -171,8 +177,8 @@ class Hub:
         url = self.address(repo, path)
         with self.answer(url, method="HEAD", what=f"{repo}/{path}", stall_s=stall_s) as answer:
             told = answer.headers
-        etag = (told.get("X-Linked-ETag") or told.get("ETag") or "").strip()
-        etag = etag.removeprefix("W/").strip('"')
+        etag = told.get("X-Linked-ETag") or told.get("ETag") or ""
+        etag = etag.strip().removeprefix("W/").strip('"')
         size = told.get("X-Linked-Size") or told.get("Content-Length") or ""
         if not etag or not size.isdecimal():
             raise HubTrouble(
@@ -195,8 +201,8 @@ class Hub:
         """Yield the answer to a request, redirects followed; HubTrouble for every refusal.
 
         What goes wrong while the block reads the answer is HubTrouble as well. A HEAD
-        ends where the hub hands over to another host: what it says of the file
-        stands there. `what` is asked for, as `owner/name` or `owner/name/path`.
+        ends at the redirect that says what the file is, as the hub's to its CDN does.
+        `what` is asked for, as `owner/name` or `owner/name/path`.
         """
         if is_offline():
             raise HubTrouble(
@@ -278,11 +284,10 @@ class _Redirects(request.HTTPRedirectHandler):
         """The request that follows, None to take the redirect as the answer."""
         if urlsplit(newurl).scheme not in ("https", *(["http"] if self._allow_http else [])):
             raise URLError(f"it leads to an address that is not https ({newurl[:60]})")
-        elsewhere = origin(newurl) != origin(req.full_url)
-        if req.get_method() == "HEAD" and (elsewhere or headers.get("X-Linked-ETag")):
+        if req.get_method() == "HEAD" and headers["X-Linked-ETag"] and headers["X-Linked-Size"]:
             return None
         sent = {name: value for name, value in req.headers.items() if name != "Host"}
-        if elsewhere:
+        if origin(newurl) != origin(req.full_url):
             sent.pop("Authorization", None)
         return request.Request(newurl, headers=sent, method=req.get_method(), unverifiable=True)
 

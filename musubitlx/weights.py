@@ -14,7 +14,7 @@ from pathlib import Path
 
 from musubitlx import hub, models
 from musubitlx.captioners import Captioner
-from musubitlx.downloads import bytes_there
+from musubitlx.downloads import part_bytes
 from musubitlx.home import Home, is_component, read_json
 from musubitlx.hub import RemoteFile
 from musubitlx.tensors import read_header
@@ -82,7 +82,7 @@ def cache() -> Path | None:
     """The Hugging Face cache, as huggingface_hub chooses it; there or not."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if given := os.environ.get(name):
-            return Path(os.path.expandvars(given))
+            return hub.named_folder(given)
     folder = hub.folder()
     return folder / "hub" if folder else None
 
@@ -115,7 +115,7 @@ def missing_bytes(home: Home, captioner: Captioner) -> int:
         missing = max(0, captioner.download_bytes - _arrived(captioner.folder(home)))
     if captioner.text_encoder and text_encoder(home).problem is not None:
         row = models.model(TEXT_ENCODER)
-        missing += max(0, row.expected_bytes - bytes_there(home.root / row.filename))
+        missing += max(0, row.expected_bytes - part_bytes(home.root / row.filename))
     return missing
 
 

@@ -167,6 +167,14 @@ def test_links_that_have_run_out_are_asked_for_again(hub, large, folder):
     assert contents(folder) == {large: data}
 
 
+def test_a_mirror_that_tells_no_checksums_will_do(hub, large, folder):
+    data = put(hub, large, SIZE)
+    hub.mood.linked, hub.mood.drop_at = False, 100_000
+    get(hub, large, folder)
+    assert contents(folder) == {large: data}
+    assert hub.sent() == SIZE
+
+
 # -- what is not what it should be -----------------------------------------------------------------
 
 
@@ -217,18 +225,17 @@ def test_a_server_that_knows_no_ranges_sends_it_all_again(hub, name, folder):
     assert hub.sent() == SIZE
 
 
-def test_a_page_in_place_of_the_file_costs_nothing_of_the_part(hub, name, folder):
-    data = put(hub, name, SIZE)
-    broken_off(hub, name, folder)
+def test_a_page_in_place_of_the_file_costs_nothing_of_the_part(hub, large, folder):
+    data = put(hub, large, SIZE)
+    broken_off(hub, large, folder)
     hub.mood.ranges, hub.mood.short_by = False, SIZE - 500
-    if name == NAMES["large"]:  # of the other one the hub itself would say so
-        with pytest.raises(HubTrouble, match="came with 500 bytes"):
-            get(hub, name, folder, ONCE)
-    assert part(folder, name) == 100_000
+    with pytest.raises(HubTrouble, match="came with 500 bytes"):
+        get(hub, large, folder, ONCE)
+    assert part(folder, large) == 100_000
     hub.mood.ranges, hub.mood.short_by = True, 0
     hub.seen.clear()
-    get(hub, name, folder)
-    assert contents(folder) == {name: data}
+    get(hub, large, folder)
+    assert contents(folder) == {large: data}
     assert hub.sent() == SIZE - 100_000
 
 

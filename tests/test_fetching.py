@@ -285,6 +285,12 @@ def test_names_that_lead_elsewhere_are_not_fetched(hub, home, tmp_path):
     assert not [path for path in home.root.rglob("*") if "vocab.txt" in path.name]
 
 
+def test_a_place_where_a_file_lies_is_told(hub, home):
+    serve(hub, BLIP)
+    home.models.write_text("a file")
+    assert "can't be written" in error(home, "--captioner", "blip-large")
+
+
 def test_without_a_wish_the_use_is_shown(hub, home):
     code, _, said = fetched(home.root)
     assert code == 2

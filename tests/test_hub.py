@@ -72,6 +72,20 @@ def test_what_a_file_is_can_be_asked_without_getting_it(one):
     assert one.sent("/resolve/", "GET") == 0
 
 
+def test_a_repository_under_a_new_name_is_found(one):
+    one.mood.moved = {"owner/old": REPO}
+    for name, size in (("config.json", 2), ("model.safetensors", 200_000)):
+        assert Hub(one.url, GOOD_TOKEN).look("owner/old", name).bytes == size
+    assert not any(seen.host.startswith("localhost") for seen in one.seen)
+
+
+def test_where_the_way_to_a_file_does_not_tell_the_file_itself_is_asked(one):
+    one.mood.linked = False
+    found = Hub(one.url, GOOD_TOKEN).look(REPO, "model.safetensors")
+    assert (found.bytes, found.sha256) == (200_000, None)
+    assert [seen.token for seen in one.seen] == [True, False]
+
+
 # -- refusals --------------------------------------------------------------------------------------
 
 

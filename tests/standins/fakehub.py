@@ -50,6 +50,8 @@ class Mood:
     cdn_refusals: int = 0  # so many requests of the CDN get 403
     one_use: bool = True  # whether a link of the CDN serves once
     redirect: bool = True  # large files: by the CDN, or by the hub itself
+    linked: bool = True  # whether the way to the CDN says what the file is
+    moved: dict[str, str] = field(default_factory=dict)  # repositories under a new name
     short_by: int = 0  # so much is missing of what the CDN sends, and it says so
     page: int = 1000  # files on one page of a listing
     evil: list[str] = field(default_factory=list)  # more names in every listing
@@ -176,12 +178,12 @@ class _Handler(BaseHTTPRequestHandler):
     # -- answers -----------------------------------------------------------------------------
 
     def reply(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+        sent = 0 if self.command == "HEAD" else len(body)
+        self.note(status, sent)
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        sent = 0 if self.command == "HEAD" else len(body)
-        self.note(status, sent)
         if sent:
             self.wfile.write(body)
 
@@ -229,9 +231,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.json(rows[first:last], headers=headers)
 
     def resolve(self, repo: str, name: str) -> None:
-        if self.refused(repo):
-            return
+        if repo not in self.server.mood.moved and self.refused(repo):
+            return None
         hub = self.server
+        if new := hub.mood.moved.get(repo):
+            there = {"Location": f"/{new}/resolve/main/{name}", "Content-Length": "9"}
+            return self.reply(307, there, b"elsewhere")
         path = hub.file(repo, name)
         if path is None:
             return self.json({"error": "no"}, 404, {"X-Error-Code": "EntryNotFound"})
@@ -239,7 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         if size < hub.mood.lfs_min:
             return self.file(path, hashlib.sha1(sha256.encode()).hexdigest(), headers)
-        headers |= {"X-Linked-Size": str(size), "X-Linked-ETag": f'"{sha256}"'}
+        if hub.mood.linked:
+            headers |= {"X-Linked-Size": str(size), "X-Linked-ETag": f'"{sha256}"'}
         if not hub.mood.redirect:
             return self.file(path, sha256, headers)
         link = f"http://{self.other_host()}/_cdn/{sha256}?ticket={hub.ticket(path)}"
@@ -267,11 +273,11 @@ class _Handler(BaseHTTPRequestHandler):
             status = 206
             headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
         start = start or 0
+        seen = self.note(status, 0)  # before the client knows: it may look at once
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(size - start)}.items():
             self.send_header(name, value)
         self.end_headers()
-        seen = self.note(status, 0)
         if self.command == "GET":
             self.pump(path, start, size, seen)
         return None
@@ -299,9 +305,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if mood.corrupt_at is not None and at <= mood.corrupt_at < at + len(block):
                     odd = mood.corrupt_at - at
                     block = block[:odd] + bytes([block[odd] ^ 255]) + block[odd + 1 :]
+                seen.sent += len(block)
                 self.wfile.write(block)
                 at += len(block)
-                seen.sent += len(block)
                 if mood.rate:
                     time.sleep(len(block) / mood.rate)
         return None
