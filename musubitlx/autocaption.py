@@ -337,10 +337,10 @@ def _memory(
             field="model",
             hint="End that first (ComfyUI keeps its models in VRAM until it is closed).",
         )
-    elif captioner.text_encoder and card["total"] < captioner.vram["bf16"]:
+    elif captioner.text_encoder:
         yield UserError(
-            f"Its weights are held in 8 bits: about {need / GB:.0f} of the {card['name']}'s "
-            f"{card['total'] / GB:.0f} GB of VRAM.",
+            f"While it runs it takes about {need / GB:.0f} of the {card['name']}'s "
+            f"{card['total'] / GB:.0f} GB of VRAM, its weights in 8 bits.",
             field="model",
         )
 
