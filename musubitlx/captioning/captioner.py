@@ -81,6 +81,9 @@ def reading(folder: Path) -> Iterator[None]:
 
 def quiet_transformers():
     """The transformers module, its advice and progress bars silenced."""
+    import warnings
+
+    warnings.simplefilter("ignore", FutureWarning)  # what they will change is not the person's
     import transformers
 
     transformers.logging.set_verbosity_error()

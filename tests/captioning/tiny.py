@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported anywhere here
 
-WORDS = (
+TEXT = (
     "a the red blue green small large old young bright dark wooden round ball dog cat house tree "
     "woman man child hat coat street field river bridge window table chair flower cloud sky sun "
     "lies stands sits runs looks holds wears on under near behind before with and of in light "
     "shadow soft warm cold morning evening photograph close wide quiet busy empty full long short"
-).split()
+)
+WORDS = TEXT.split()
 CORPUS = [" ".join(WORDS[n:] + WORDS[:n]) + "." for n in range(0, len(WORDS), 3)]
 QWEN_MARKS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
@@ -229,7 +231,7 @@ def weights(folder: Path, kind: type, config_kind: type, config: dict) -> Path:
     import torch
 
     torch.manual_seed(3)
-    kind(config_kind.from_dict(config)).save_pretrained(folder)
+    kind(config_kind.from_dict(deepcopy(config))).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     write(folder / "config.json", config)
     return folder
