@@ -2,8 +2,8 @@
 
     python -m musubitlx.fetching --home DIR [--captioner ID] [--model ID ...] [--list]
 
-Exit code 0: all there. 1: not, and the last line on stderr says why (`ERROR: …`). 143 and 130:
-stopped by SIGTERM and SIGINT, within a second; what has arrived is kept.
+Exit code 0: all there. 1: not, and the last lines on stderr say why (`errors.printed`). 143 and
+130: stopped by SIGTERM and SIGINT, within a second; what has arrived is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from musubitlx.downloads import (
     part_bytes,
     patiently,
 )
-from musubitlx.errors import Conflict, UserError, disk_error
+from musubitlx.errors import Conflict, UserError, disk_error, printed
 from musubitlx.home import Home
 from musubitlx.hub import Hub, HubTrouble, RemoteFile
 
@@ -270,7 +270,7 @@ def _watched(asked: argparse.Namespace) -> int:
         os._exit(128 + signalled.args[0])
     (end,) = ended
     if isinstance(end, UserError):
-        print(f"ERROR: {' '.join(filter(None, (str(end), end.hint)))}", file=sys.stderr)
+        print(printed(end), file=sys.stderr)
         return 1
     if end is not None:
         raise end

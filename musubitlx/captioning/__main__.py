@@ -20,7 +20,7 @@ from musubitlx.captioning.choosing import Choice
 from musubitlx.captioning.run import Run
 from musubitlx.captioning.saving import Book
 from musubitlx.captioning.stopping import Stop, Stopped
-from musubitlx.errors import UserError
+from musubitlx.errors import UserError, printed
 
 LOAD = {"vit-gpt2": vit_gpt2.load, "blip-large": blip.load, "qwen-vl": qwen_vl.load}
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         return 128 + stopped.number
     except UserError as error:
         sys.stdout.flush()
-        print(f"ERROR: {error} {error.hint or ''}".rstrip(), file=sys.stderr, flush=True)
+        print(printed(error), file=sys.stderr, flush=True)
         return 1
 
 

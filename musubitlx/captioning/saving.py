@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from pathlib import Path
 
-from musubitlx import captioned, captions
+from musubitlx import captioned, captions, edits
 from musubitlx.captioning.wording import appended, tidied
 from musubitlx.errors import DiskFull, UserError, disk_error
-from musubitlx.home import write_json
 from musubitlx.projects import Project
 
 RUN = "MUSUBITLX_JOB"  # in the environment: the id of the job this is
@@ -80,18 +78,10 @@ class Book:
     def _note_once(self) -> None:
         if not self._noted:
             self._noted = True
-            try:
-                note_step(self._project, self._title, self._run)
-            except OSError as error:
-                raise disk_error(error, self._project.hidden) from error
+            edits.begin_run(self._project, self._title, self._run)
 
     def _append(self, row: dict) -> None:
         try:
             captioned.append(self._rows, row)
         except OSError as error:
             raise disk_error(error, self._rows) from error
-
-
-def note_step(project: Project, title: str, run: str) -> None:
-    """Keep, just before the first caption is written, what is to be undone: this run's rows."""
-    write_json(project.hidden / "last_edit.json", {"title": title, "at": time.time(), "run": run})
