@@ -110,14 +110,16 @@ ERROR, HINT = "ERROR: ", "What to do: "
 
 
 def printed(error: UserError) -> str:
-    """An error as a program of ours prints it before it ends; `read_printed` reads it again."""
-    sentence = ERROR + " ".join(str(error).split())
-    return f"{sentence}\n{HINT}{' '.join(error.hint.split())}" if error.hint else sentence
+    """An error as a program of ours prints it before it ends; `read_printed` reads it again.
+
+    One line, whatever it holds: a progress bar may come between two.
+    """
+    return " ".join(f"{ERROR}{error} {HINT + error.hint if error.hint else ''}".split())
 
 
 def read_printed(text: str) -> UserError | None:
     """The last error that was printed into a log; None if there is none."""
-    found = re.findall(rf"^{ERROR}(.+)(?:\n{HINT}(.+))?", text, re.M)
+    found = re.findall(rf"^{ERROR}(.+?)(?: {HINT}(.+))?$", text, re.M)
     return UserError(found[-1][0], hint=found[-1][1] or None) if found else None
 
 
