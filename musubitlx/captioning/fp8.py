@@ -10,7 +10,8 @@ from __future__ import annotations
 from functools import cache
 
 LARGEST = 448.0
-AT_ONCE = 1 << 24  # weights that are converted or unpacked together
+AT_ONCE = 1 << 22  # weights that are converted together
+UNPACKED = 1 << 26  # weights that are unpacked together
 
 
 def quantised(weight, device: str):
@@ -59,7 +60,7 @@ def _layer() -> type:
             self.bias = bias
 
         def forward(self, x):
-            step = max(1, AT_ONCE * 4 // self.in_features)
+            step = max(1, UNPACKED // self.in_features)
             if self.out_features <= step:
                 y = functional.linear(x, self.weight.to(x.dtype))
             else:  # the output layer would take a gigabyte unpacked
