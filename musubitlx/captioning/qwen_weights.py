@@ -69,6 +69,7 @@ def build(folder: Path, file: Path, place: Place):
     with qwen_file.tensors_of(held) as read:
         for weight, key in keys.items():
             _fill(model, weight, read(key), place)
+    fp8.forget_buffers()
     _bring_buffers(model, place.device)
     return model.eval().requires_grad_(False)
 
