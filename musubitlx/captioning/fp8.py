@@ -10,28 +10,43 @@ from __future__ import annotations
 from functools import cache
 
 LARGEST = 448.0
-AT_ONCE = 1 << 24  # weights that are converted or unpacked together
+AT_ONCE = 1 << 22  # weights that are converted together
+UNPACKED = 1 << 26  # weights that are unpacked together
 
 
 def quantised(weight, device: str):
     """A matrix as (fp8 numbers, scale of each row in bf16), both on `device`.
 
-    Works through the rows in pieces: beside the result little memory is needed.
+    Works through the rows in pieces, in one buffer: beside the result little memory is needed.
     """
     import torch
 
     rows, columns = weight.shape
     packed = torch.empty((rows, columns), dtype=torch.float8_e4m3fn, device=device)
     scale = torch.empty((rows, 1), dtype=torch.bfloat16, device=device)
-    step = max(1, AT_ONCE // columns)
+    step = min(rows, max(1, AT_ONCE // columns))
+    buffer = _buffer(max(AT_ONCE, step * columns), device)[: step * columns].view(step, columns)
     for at in range(0, rows, step):
-        piece = weight[at : at + step].to(device).float()
-        largest = piece.abs().amax(dim=1, keepdim=True)
+        piece = buffer[: min(step, rows - at)].copy_(weight[at : at + step])
+        largest = torch.maximum(piece.amax(1, keepdim=True), -piece.amin(1, keepdim=True))
         # Rounded before it is used, so that nothing is lost by keeping it in bf16.
         scales = (largest / LARGEST).clamp(min=torch.finfo(torch.float32).tiny).bfloat16()
         scale[at : at + step] = scales
-        packed[at : at + step] = (piece / scales.float()).clamp(-LARGEST, LARGEST).to(packed.dtype)
+        packed[at : at + step] = piece.div_(scales.float()).clamp_(-LARGEST, LARGEST)
     return packed, scale
+
+
+@cache
+def _buffer(length: int, device: str):
+    """Room for numbers on their way; made anew each time, it would leave holes in memory."""
+    import torch
+
+    return torch.empty(length, dtype=torch.float32, device=device)
+
+
+def forget_buffers() -> None:
+    """Give back what `quantised` used."""
+    _buffer.cache_clear()
 
 
 def unpacked(packed, scale):
@@ -59,7 +74,7 @@ def _layer() -> type:
             self.bias = bias
 
         def forward(self, x):
-            step = max(1, AT_ONCE * 4 // self.in_features)
+            step = max(1, UNPACKED // self.in_features)
             if self.out_features <= step:
                 y = functional.linear(x, self.weight.to(x.dtype))
             else:  # the output layer would take a gigabyte unpacked

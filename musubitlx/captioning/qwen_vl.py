@@ -97,6 +97,7 @@ def load(asked: Asked, place: Place) -> QwenVl:
     """Load it: tokenizer and the like from the folder, the weights from the text encoder file."""
     folder = asked.weights
     captioner.require(folder, (captioner.PREPROCESSOR,), captioner.TOKENIZERS[:2])
+    qwen_weights.numbers(folder)  # before others trip over it
     captioner.quiet_transformers()
     with captioner.reading(folder):
         processor = captioner.image_processor("Qwen2VLImageProcessor", folder)

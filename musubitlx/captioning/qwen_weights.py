@@ -69,6 +69,7 @@ def build(folder: Path, file: Path, place: Place):
     with qwen_file.tensors_of(held) as read:
         for weight, key in keys.items():
             _fill(model, weight, read(key), place)
+    fp8.forget_buffers()
     _bring_buffers(model, place.device)
     return model.eval().requires_grad_(False)
 
@@ -78,9 +79,7 @@ def empty(folder: Path):
     import transformers
     from accelerate import init_empty_weights
 
-    told = SEVEN_B
-    if (folder / CONFIG).is_file():
-        told = _config(folder / CONFIG)
+    told = numbers(folder)
     try:
         config = transformers.Qwen2_5_VLConfig(**told)
         with init_empty_weights():
@@ -90,8 +89,14 @@ def empty(folder: Path):
     return model, bool(told.get("tie_word_embeddings"))
 
 
-def _config(file: Path) -> dict:
-    """The numbers of a config.json; UserError if it is none of this model."""
+def numbers(folder: Path) -> dict:
+    """The model's measures, from the folder's config.json if there is one.
+
+    UserError if it is none of this model.
+    """
+    file = folder / CONFIG
+    if not file.is_file():
+        return SEVEN_B
     try:
         told = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

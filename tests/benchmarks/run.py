@@ -30,6 +30,7 @@ THEMES = {
     "upload": "upload",
     "health": "health",
     "practice": "practice",
+    "captioning": "captioning",
     "browser": "browser",
 }
 HEADS = ("what", "measured", "to reach", "floor", "verdict")

@@ -154,13 +154,14 @@ def test_where_a_search_is_not_to_be_had_the_first_sentence_is_taken(models, cap
     """As in transformers 4.52 and 4.53."""
     import torch
 
+    asked = []
+
     class Model:
         config = SimpleNamespace(decoder=SimpleNamespace(n_positions=20))
         device, dtype = torch.device("cpu"), torch.float32
-        asked = []
 
         def generate(self, **how):
-            self.asked.append((how["num_beams"], how["max_new_tokens"]))
+            asked.append((how["num_beams"], how["max_new_tokens"]))
             if how["num_beams"] > 1:
                 raise NotImplementedError("_reorder_cache")
             return torch.zeros(1, 2, dtype=torch.long)
@@ -170,7 +171,7 @@ def test_where_a_search_is_not_to_be_had_the_first_sentence_is_taken(models, cap
     one = vit_gpt2.VitGpt2(Model(), lambda **_: pixels, words, 128)
     watch = Watch(Stop(), lambda share: None)
     assert [one.write(["image"], watch) for _ in range(2)] == [["a dog"]] * 2
-    assert Model.asked == [(6, 19), (1, 19), (1, 19)]  # and no longer than it can
+    assert asked == [(6, 19), (1, 19), (1, 19)]  # and no longer than it can
     assert capsys.readouterr().out.count("the first is taken") == 1
 
 
