@@ -116,9 +116,9 @@ function drawGrid(cards) {
 }
 
 function tile({ name, image }) {
-  const box = el("input", { type: "checkbox", value: name, tabIndex: -1, "aria-label": name });
+  const box = el("input", { type: "checkbox", value: name, tabIndex: -1 });
   const picture = el("img", { loading: "lazy", decoding: "async", alt: "", src: image.thumb });
-  return el("label", { className: "cap-tile", title: name }, box, picture);
+  return el("label", { className: "cap-tile", title: name }, box, picture, el("span", { className: "visually-hidden", textContent: name }));
 }
 
 function wireGrid() {
