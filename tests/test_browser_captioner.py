@@ -300,7 +300,7 @@ def test_what_is_missing_comes_with_the_command_that_mends_it(desk, server):
     assert at.page.evaluate("navigator.clipboard.readText()") == PIP
     at.more = {"download": 1_880_000_000}
     dialog.get_by_role("radio", name="BLIP").check()
-    expect(dialog.get_by_text("Downloads 1.9 GB on first use (BLIP large).")).to_be_visible()
+    expect(dialog.get_by_text("Downloads 1.9 GB on first use.")).to_be_visible()
     go(dialog, "Caption 2 images")
 
 

@@ -2,7 +2,7 @@
 
 import { at, get, post } from "./api.js";
 import { closeOnBack } from "./back.js";
-import { buildForm, formProblem, howMade, markFields, model } from "./captionform.js";
+import { buildForm, formProblem, howMade, markFields } from "./captionform.js";
 import { problemRow } from "./captionhints.js";
 import { buildPick, captioned, cardsChosen, drawPick, modePosted, whichPosted } from "./captionpick.js";
 import { buildTrial, drawTrial } from "./captiontrial.js";
@@ -128,7 +128,7 @@ function inWords() {
   if (images === 0 && !errors.length)
     return cardsChosen().length ? "All of these have a caption, and it stays. Choose what else becomes of it, or other images." : "Every image has a caption. Choose others to caption them anew.";
   const parts = [`${count(images, "image")} ${images === 1 ? "gets" : "get"} a caption${forThose()}${stay(kept)}.`];
-  if (download) parts.push(`Downloads ${bytes(download)} on first use (${model().label}).`);
+  if (download) parts.push(`Downloads ${bytes(download)} on first use.`);
   return parts.join(" ");
 }
 

@@ -28,7 +28,7 @@ export function drawStatus(job, { name = "", left = null, href = "#run" } = {}) 
   const counts = running && Boolean(total);
   const step = part("step");
   step.parentElement.hidden = !counts;
-  say(step.previousElementSibling, { B: "Got", image: "Images" }[unit] ?? "Step");
+  say(step.previousElementSibling, { B: "Done", image: "Images" }[unit] ?? "Step");
   if (counts) say(step, far(job.progress, "/"));
   find('[data-status-part="eta"]').hidden = !running || left === null;
   if (running) say(part("eta"), duration(left));
