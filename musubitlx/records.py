@@ -124,8 +124,7 @@ DIAGNOSIS = {"id": _text, "lines": _texts}
 WARNING = {"id": _text, "text": _text, "hint": _text}
 PROGRESS = {
     **dict.fromkeys(("step", "total", "epoch", "epochs", "nan_steps"), _whole),
-    **dict.fromkeys(("loss", "seconds_per_step", "per_s", "eta_s", "elapsed_s"), _number),
-    "unit": _text,
+    **dict.fromkeys(("loss", "seconds_per_step", "eta_s", "elapsed_s"), _number),
 }
 
 

@@ -6,9 +6,6 @@ import { count } from "./format.js";
 import { project } from "./project.js";
 import { showOnly, undo } from "./workbench.js";
 
-/** The ids of the trials this page has begun: nobody is told of their end. */
-export const trials = new Set();
-
 const ENDS = { stopped: "Captioning was stopped: ", failed: "Captioning failed: ", interrupted: "Captioning was interrupted: " };
 
 /** {written: names, skipped: rows, tried: rows} of a run; the last word on an image counts. */
@@ -44,9 +41,9 @@ export async function addResult(notice, job) {
 
 /** Say beside the images what a run that has just ended did, with the way back. */
 export async function tellEnd(job) {
-  if (trials.has(job.id)) return;
+  if (job.trial) return;
   const [found, data] = await Promise.all([resultOf(job), get(at("projects", job.project))]);
-  if (job.project !== project.name || found.tried.length) return;
+  if (job.project !== project.name) return; // another one was opened meanwhile
   if (!found.written.length && !found.skipped.length && job.state !== "succeeded") return; // its card says why
   const box = el("div", { className: "notice", role: "status", data: { captioned: "" } }, icon("info"), body(job, found, data.last_edit));
   findAll("[data-captioned]").forEach((old) => old.remove());
@@ -61,9 +58,10 @@ function body(job, found, last_edit) {
     action();
   };
   const title = `${written.length} captioned just now`;
+  const back = last_edit?.run === job.id; // no other step came after it
   const buttons = [
     written.length && press("Show them", () => showOnly(written, title)),
-    written.length && last_edit && press("Undo", leave(() => undo(job.project, last_edit.at))),
+    written.length && back && press("Undo", leave(() => undo(job.project, last_edit.at))),
     press("Close", leave(() => {}), "button-bare"),
   ];
   return el(

@@ -4,7 +4,7 @@ import { at, get, post } from "./api.js";
 import { closeOnBack } from "./back.js";
 import { buildForm, formProblem, howMade, markFields } from "./captionform.js";
 import { problemRow } from "./captionhints.js";
-import { buildPick, captioned, cardsChosen, drawPick, modePosted, whichPosted } from "./captionpick.js";
+import { buildPick, captioned, drawPick, kept, modePosted, whichPosted } from "./captionpick.js";
 import { buildTrial, drawTrial } from "./captiontrial.js";
 import { debounced, el, find, icon, needStyle, say } from "./dom.js";
 import { bytes, count } from "./format.js";
@@ -123,11 +123,9 @@ function draw() {
 const ready = () => !answer.errors.length && answer.images > 0;
 
 function inWords() {
-  const { images, kept, download, errors } = answer;
-  if (images === undefined) return "";
-  if (images === 0 && !errors.length)
-    return cardsChosen().length ? "All of these have a caption, and it stays. Choose what else becomes of it, or other images." : "Every image has a caption. Choose others to caption them anew.";
-  const parts = [`${count(images, "image")} ${images === 1 ? "gets" : "get"} a caption${forThose()}${stay(kept)}.`];
+  const { images, download } = answer;
+  if (!images) return ""; // the problem says why
+  const parts = [`${count(images, "image")} ${images === 1 ? "gets" : "get"} a caption${forThose()}${staying()}.`];
   if (download) parts.push(`Downloads ${bytes(download)} on first use.`);
   return parts.join(" ");
 }
@@ -139,7 +137,7 @@ function forThose() {
   return mode === "replace" ? `, ${there} of them in place of the one there` : `, ${there} of them behind the one there`;
 }
 
-const stay = (kept) => (kept ? `, ${count(kept, "caption")} ${kept === 1 ? "stays as it is" : "stay as they are"}` : "");
+const staying = () => (kept() ? `, ${count(kept(), "caption")} ${kept() === 1 ? "stays as it is" : "stay as they are"}` : "");
 
 // -- starting ---------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import { copyText, el, icon, say } from "./dom.js";
 
-const COMMAND = /^(.*?\bwith:)\s+(\S.*)$/s; // "Install it with:  pip install …"
+const COMMAND = /^(.*?\bwith:) {2,}(\S.*?)(?: {2,}(.*))?$/s; // "Install it with:  pip install …", and perhaps more
 
 /** One problem as a row of a list. `tone`: "danger" or "warn". */
 export function problemRow({ error, hint }, tone = "danger") {
@@ -14,7 +14,7 @@ export function problemRow({ error, hint }, tone = "danger") {
 /** What to do about it, as nodes. */
 export function remedy(hint) {
   if (!hint) return [];
-  const [, lead, command] = COMMAND.exec(hint) ?? [];
+  const [, lead, command, more] = COMMAND.exec(hint) ?? [];
   if (!command) return [el("span", { className: "quiet", textContent: ` ${hint}` })];
   const copy = el("button", { type: "button", className: "button button-small", textContent: "Copy" });
   copy.append(el("span", { className: "visually-hidden", textContent: " the command" }));
@@ -22,5 +22,6 @@ export function remedy(hint) {
   return [
     el("span", { className: "quiet", textContent: ` ${lead}` }),
     el("div", { className: "cap-command" }, el("code", { className: "mono", textContent: command }), copy),
+    ...(more ? [el("span", { className: "quiet", textContent: more })] : []),
   ];
 }

@@ -96,6 +96,12 @@ export function cardsChosen() {
 /** How many of those have a caption. */
 export const captioned = () => cardsChosen().filter((card) => !isEmpty(card)).length;
 
+/** How many captions stay as they are. */
+export function kept() {
+  const there = allCards().filter((card) => !isEmpty(card)).length;
+  return modePosted() === "keep" ? there : there - captioned();
+}
+
 /** What becomes of captions that are there; "keep" where there are none. */
 export const modePosted = () => (modes.hidden ? "keep" : mode);
 

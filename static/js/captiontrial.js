@@ -1,7 +1,6 @@
 /** Captioning one image to see what comes of it. A trial is a job: it goes on while the dialog is closed. */
 
 import { at, get, post } from "./api.js";
-import { trials } from "./captionend.js";
 import { formProblem, howMade, model } from "./captionform.js";
 import { problemRow } from "./captionhints.js";
 import { cardsChosen } from "./captionpick.js";
@@ -78,7 +77,6 @@ async function begin() {
   const [folder, name] = [project.name, image.value];
   const wish = { ...howMade(), which: [name], mode: "replace", trial: true }; // a trial writes nothing
   const job = await post(at("projects", folder, "captions"), wish);
-  trials.add(job.id);
   trial = { id: job.id, folder, name, model: model().label, rows: null };
   take(job);
   drawTrial();
@@ -90,6 +88,7 @@ async function heard(job) {
   if (ended(job) && !trial.rows && !trial.asked) {
     const own = trial;
     own.asked = true;
+    if (["failed", "interrupted"].includes(job.state)) tell([{ error: job.reason ?? "It failed.", hint: job.hint }]);
     const { rows } = await get(at("jobs", job.id, "captions")).catch(() => ({ rows: [] }));
     own.rows = rows;
   }
@@ -129,8 +128,7 @@ function stateOf(job, result) {
   if (job.state === "queued") return `Waiting in the queue${runningJob() ? ` for: ${runningJob().title}` : ""}.`;
   if (job.state === "running") return progressOf(job);
   if (job.state === "succeeded") return trial.rows ? "No text came of it." : "Done, fetching the text…";
-  if (job.state === "stopped") return "Stopped.";
-  return [job.reason ?? "It failed.", job.hint].filter(Boolean).join(" ");
+  return job.state === "stopped" ? "Stopped." : ""; // why it failed is told below
 }
 
 function progressOf(job) {
