@@ -37,9 +37,12 @@ from werkzeug.local import LocalProxy
 from musubitlx import (
     __version__,
     archives,
+    autocaption,
     births,
     board,
     buckets,
+    captioned,
+    captioners,
     captions,
     checks,
     comparison,
@@ -165,9 +168,13 @@ class House:
     def place(self) -> checks.Place:
         """Where a run asked for now would take place. It waits for the driver: offload it."""
         trainer = self.trainer()
-        busy = any(job.state == RUNNING and job.queue == QUEUE for job in self.jobs.all())
+        jobs = [job for job in self.jobs.all() if not job.ended]
+        busy = any(job.state == RUNNING and job.queue == QUEUE for job in jobs)
         machine = Machine(self.poller.snapshot(), busy)
-        return checks.Place(self.home, trainer, self.tables.get(trainer), machine)
+        captioned = frozenset(
+            job.project for job in jobs if job.kind == "caption" and not job.trial and job.project
+        )
+        return checks.Place(self.home, trainer, self.tables.get(trainer), machine, captioned)
 
 
 house: House = LocalProxy(lambda: current_app.extensions["musubitlx"])
@@ -756,6 +763,56 @@ def save_caption(name: str, image: str):
     return describe_image(project, saved, View.asked())
 
 
+@routes.get("/api/captioners")
+def list_captioners():
+    """The caption models, and what can be chosen for each."""
+    return {
+        "models": [one.as_dict() for one in captioners.CAPTIONERS],
+        "tokens": [captioners.TOKENS_LOW, captioners.TOKENS_HIGH],
+        "details": [
+            {"level": level, "label": one.label} for level, one in captioners.DETAILS.items()
+        ],
+        "detail": captioners.DETAIL,
+        "instruction": captioners.INSTRUCTION,
+        "modes": list(captioners.MODES),
+    }
+
+
+@routes.post("/api/projects/<name>/captions/check")
+def check_captioning(name: str):
+    """What would go wrong if a model were to write these captions, and what would run."""
+    project = open_project(name)
+    try:
+        wish = captioners.Wish.parse(json_body())
+    except Invalid as error:
+        return autocaption.Found(errors=[error]).as_dict()
+    own = house._get_current_object()
+    found = house.server.offload(lambda: autocaption.check(own.place(), project, wish))
+    return found.as_dict()
+
+
+@routes.post("/api/projects/<name>/captions")
+def start_captioning(name: str):
+    """Queue a run in which a model writes captions, or tries one image."""
+    project = open_project(name)
+    wish = captioners.Wish.parse(json_body())
+    own = house._get_current_object()
+    plan = house.server.offload(lambda: autocaption.plan(own.place(), project, wish))
+    job = house.jobs.submit(plan)
+    house.bell.ring()
+    return describe_job(job), 202
+
+
+@routes.get("/api/jobs/<job>/captions")
+def show_captioned(job: str):
+    """What a captioning run has made so far, one row an image."""
+    found = house.jobs.get(job)
+    if found.kind != "caption" or not found.project:
+        raise NotFound("This is no captioning run.")
+    project = open_project(found.project)
+    return {"rows": house.server.offload(captioned.read, project, found.id)}
+
+
 @routes.post("/api/projects/<name>/captions/edit")
 def edit_captions(name: str):
     """Show what a bulk step would change, or do it as it was shown."""
@@ -777,9 +834,12 @@ def edit_captions(name: str):
 
 @routes.post("/api/projects/<name>/captions/undo")
 def undo_captions(name: str):
-    """Take the last bulk step back."""
-    at = json_body().get("at")
-    restored, left = house.server.offload(edits.undo, open_project(name), at)
+    """Take the last bulk step back; Conflict while a model is still writing."""
+    project, at = open_project(name), json_body().get("at")
+    run = (edits.last(project) or {}).get("run")
+    if any(job.id == run for job in house.jobs.of_project(project.name)):
+        raise Conflict("These captions are still being written.", hint="Stop that first.")
+    restored, left = house.server.offload(edits.undo, project, at)
     house.bell.ring()
     return {"restored": restored, "left": left}
 

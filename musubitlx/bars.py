@@ -12,11 +12,10 @@ DRAW_S = 0.2  # at most this often
 BYTES, IMAGES = "B", "image"  # what is counted
 MB = 1e6
 
-LINE = re.compile(
+LINE = re.compile(  # one `logs.Fold` knows for a bar
     r"(?P<title>[^\r\n|]{1,80}):\s+\d{1,3}%\|[# ]{10}\| "
-    r"(?P<done>\d+(?:\.\d+)?)/(?P<total>\d+(?:\.\d+)?) "
-    r"(?P<unit>MB|images) \[(?P<elapsed>[\d:]+)<(?P<left>[\d:]+|\?), (?P<rate>[\d.]+|\?) "
-    r"(?P<per>MB/s|s/image)\]"
+    r"(?P<done>\d+(?:\.\d+)?)(?:MB)?/(?P<total>\d+(?:\.\d+)?)(?:MB)? "
+    r"\[(?P<elapsed>[\d:]+)<(?P<left>[\d:]+|\?), (?P<rate>[\d.]+|\?) (?P<unit>MB/s|s/image)\]"
 )
 
 
@@ -36,6 +35,7 @@ class Bar:
         self._out = out or sys.stdout
         self._began = time.monotonic()
         self._drawn = float("-inf")
+        self._width = 0  # of what was drawn last
 
     def show(self, done: float, *, now: bool = False) -> None:
         """Draw how far it is, unless that was done a moment ago and `now` is not set."""
@@ -43,12 +43,19 @@ class Bar:
         moment = time.monotonic()
         if now or moment - self._drawn >= DRAW_S:
             self._drawn = moment
-            self._out.write("\r" + self.line(moment - self._began))
+            line = self.line(moment - self._began)
+            self._width = len(line)
+            self._out.write("\r" + line)
             self._out.flush()
 
     def say(self, line: str) -> None:
-        """Print a line in place of the bar, and the bar again below it."""
-        self._out.write(f"\r{line}\n")
+        """Print a line, and the bar again below it.
+
+        On a terminal it takes the bar's place. In a log it stands behind the bar, as lines that
+        others print do: by that `logs.Fold` knows that the bar goes on.
+        """
+        over = f"\r{' ' * self._width}\r" if self._out.isatty() else " " if self._width else ""
+        self._out.write(f"{over}{line}\n")
         self._drawn = float("-inf")
         self.show(self._done)
 
@@ -66,11 +73,11 @@ class Bar:
         share = self._done / self._total if self._total else 1.0
         drawn = ("#" * int(share * WIDTH)).ljust(WIDTH)
         if self._unit == BYTES:
-            count = f"{self._done / MB:.1f}/{self._total / MB:.1f} MB"
-            rate = f"{speed / MB:.2f} MB/s" if speed else "? MB/s"
+            count = f"{self._done / MB:.1f}MB/{self._total / MB:.1f}MB"
+            rate = f"{_number(speed / MB, 2)} MB/s" if speed else "? MB/s"
         else:
-            count = f"{self._done:.4g}/{self._total:g} images"
-            rate = f"{1 / speed:.3g} s/image" if speed else "? s/image"
+            count = f"{_number(self._done)}/{_number(self._total)}"
+            rate = f"{_number(1 / speed, 3)} s/image" if speed else "? s/image"
         head = f"{self._title}: {int(share * 100):3d}%|{drawn}| {count}"
         return f"{head} [{_clock(elapsed)}<{left}, {rate}]"
 
@@ -84,10 +91,10 @@ def read(text: str) -> dict | None:
     match = LINE.fullmatch(text.strip())
     if match is None:
         return None
-    scale = MB if match["unit"] == "MB" else 1
+    scale = MB if match["unit"] == "MB/s" else 1
     rate = None if match["rate"] == "?" else float(match["rate"])
     told = {
-        "unit": BYTES if match["unit"] == "MB" else IMAGES,
+        "unit": BYTES if scale == MB else IMAGES,
         "step": int(float(match["done"]) * scale),
         "total": round(float(match["total"]) * scale),
         "elapsed_s": seconds(match["elapsed"]),
@@ -106,6 +113,11 @@ def seconds(clock: str) -> int | None:
     for part in clock.split(":"):
         total = total * 60 + int(part)
     return total
+
+
+def _number(value: float, places: int = 1) -> str:
+    text = f"{value:.{places}f}"
+    return text.rstrip("0").rstrip(".")
 
 
 def _clock(seconds: float) -> str:

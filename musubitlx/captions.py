@@ -7,7 +7,9 @@ import os
 import re
 import stat
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from musubitlx.errors import Conflict, Invalid, disk_error
@@ -15,6 +17,13 @@ from musubitlx.home import BINARY, is_storable, write_text
 
 MAX_CAPTION = 10_000  # characters
 MAX_BYTES = 4 * MAX_CAPTION  # the most they take
+
+try:
+    import fcntl
+except ImportError:  # Windows: there only our own threads wait for one another
+    fcntl = None
+
+PATIENCE_S = 0.5  # for another process that is writing a caption in the folder; a look and a write
 
 _writing = threading.Lock()  # nobody writes between another's look and write
 
@@ -90,7 +99,7 @@ def write(path: Path, text: object, *, base: str | None = None) -> str:
     there already is never a conflict: it was this writer's, and the answer got lost.
     """
     text = checked(text)
-    with _writing:
+    with _writing, _alone_in(path.parent):
         if base is not None:
             current = read(path)
             if current != text and tag(current) != base:
@@ -103,6 +112,32 @@ def write(path: Path, text: object, *, base: str | None = None) -> str:
         except OSError as error:
             raise disk_error(error) from error
     return text
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing captions in a folder: the page and a model may both.
+
+    One that holds it for long, since it was halted, or a file system without locks, keeps
+    nobody from writing.
+    """
+    handle = None
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    until = time.monotonic() + PATIENCE_S
+    while handle is not None and time.monotonic() < until:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            time.sleep(0.001)
+        except OSError:
+            break
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def decode(data: bytes) -> str:

@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -42,12 +42,13 @@ from musubitlx.surroundings import Machine, Way
 @dataclass(frozen=True)
 class Place:
     """Where a run would take place: home folder, trainer, its options, the machine (None: not
-    looked at)."""
+    looked at), and the output folders whose captions a model is about to write."""
 
     home: Home
     trainer: Trainer
     table: Table
     machine: Machine | None = None
+    captioned: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -107,6 +108,7 @@ def check(place: Place, given: object, *, starting: bool = False) -> Check:
         found.errors += _folder_errors(project)
     found.errors += _python_errors(place.trainer)
     found.warnings += _image_warnings(readable, settings)
+    found.warnings += _being_captioned(place, project)
     paths = _model_paths(place, found)
     given = _flags(place, settings, project.path, found)
     samples = _prompts(settings, found)
@@ -134,21 +136,28 @@ def plan_training(place: Place, given: object) -> Plan:
     if found.errors:
         raise ManyInvalid(found.errors)
     settings = found.plan.settings
-    _take_log(found.plan, Project(place.home, settings["output_dir"]).path, settings["output_name"])
+    folder = Project(place.home, settings["output_dir"]).path
+    take_log(
+        found.plan,
+        lambda started: commands.log_path(folder, settings["output_name"], started),
+    )
     return found.plan
 
 
-def _take_log(plan: Plan, folder: Path, name: str) -> None:
-    """Create the log, so that it is this run's alone: two may be started in one second."""
+def take_log(plan: Plan, path_at: Callable[[float], Path]) -> None:
+    """Create the log, so that it is this run's alone: two may be started in one second.
+
+    `path_at` names it by the time of the start, in seconds since the epoch.
+    """
     started = time.time()
     while True:
-        path = commands.log_path(folder, name, started)
         try:
+            path = path_at(started)
             path.open("x").close()
         except FileExistsError:
             started += 1
         except OSError as error:
-            raise disk_error(error, path) from error
+            raise disk_error(error, error.filename) from error
         else:
             plan.log = str(path)
             return
@@ -217,6 +226,17 @@ def _few_images(images: list[Image], settings: Settings, counted: dict) -> list[
         "becomes part of the LoRA.",
     ]
     return [Advice(text, points, field="images")]
+
+
+def _being_captioned(place: Place, project: Project) -> Iterator[UserError]:
+    """Captions that are still to come: a run takes them as they are when it is asked for."""
+    if project.name in place.captioned:
+        yield UserError(
+            "A model is writing captions in this folder, or waits to: this run takes them as they "
+            "are now.",
+            field="captions",
+            hint="Start it once captioning is over.",
+        )
 
 
 # -- Musubi, its files and options -----------------------------------------------------------------

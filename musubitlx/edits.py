@@ -1,4 +1,7 @@
-"""A bulk step over many captions: find and replace, text put before or behind, and its undo."""
+"""A bulk step over many captions: find and replace, text put before or behind, and its undo.
+
+A captioning run is such a step, too: one that comes caption by caption.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from musubitlx import captions
+from musubitlx import captioned, captions
 from musubitlx.errors import Conflict, Invalid, NotFound, disk_error
 from musubitlx.home import is_storable, read_json, write_json
 from musubitlx.projects import Image, Project
@@ -160,6 +163,14 @@ def apply(
     return written, left
 
 
+def begin_run(project: Project, title: str, run: str) -> None:
+    """Note that what a captioning run writes from now on is the step that can be undone.
+
+    Its rows stand in `captioned`, by the id of its job.
+    """
+    _keep(project, {"title": title, "at": time.time(), "run": run})
+
+
 def _keep(project: Project, record: dict | None) -> None:
     path = project.hidden / RECORD
     try:
@@ -182,11 +193,15 @@ def _write(project: Project, rows: list[tuple[str, str, str]]) -> tuple[list[str
 
 
 def last(project: Project) -> dict | None:
-    """The step that can be undone: {title, at (s since the epoch), count}, or None."""
+    """The step that can be undone, or None: {title, at (s since the epoch), count, run}.
+
+    `run` is the id of the job that made it, None for a step people made themselves.
+    """
     record = _record(project)
     if record is None:
         return None
-    return {"title": record["title"], "at": record["at"], "count": len(record["changes"])}
+    told = {"title": record["title"], "at": record["at"], "count": len(record["changes"])}
+    return {**told, "run": record.get("run")}
 
 
 def undo(project: Project, at: object = None) -> tuple[list[str], list[str]]:
@@ -209,6 +224,9 @@ def undo(project: Project, at: object = None) -> tuple[list[str], list[str]]:
 
 def _record(project: Project) -> dict | None:
     record = read_json(project.hidden / RECORD) or {}
+    if "run" in record:
+        written = captioned.read(project, record["run"])
+        record["changes"] = [row for row in written if row.keys() >= set(KEYS)]
     rows = record.get("changes")
     if not isinstance(rows, list) or not isinstance(record.get("title"), str):
         return None

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from musubitlx import diagnose
 from musubitlx.diagnose import Diagnosis
+from musubitlx.errors import read_printed
 from musubitlx.jobs import FAILED, STOPPED, SUCCEEDED, Job, Stage
 from musubitlx.logs import read_tail
 
+OURS = ("fetch", "caption")  # stages whose programs say in a sentence what went wrong
 WORK = {"train": "TRAINING", "caption": "CAPTIONING", "download": "DOWNLOAD"}
 
 
@@ -35,7 +37,7 @@ def of_exit(stage: Stage, code: int, log: Path) -> End:
     """The end of a run whose program ended with `code`, which is not 0."""
     found = diagnosis(stage, code, log)
     reason = found.cause if found else f"{stage.title} ended with exit code {code}."
-    hint = found.remedy if found else None
+    hint = (found.remedy or None) if found else None
     return End(FAILED, reason, hint=hint, exit_code=code, diagnosis=found)
 
 
@@ -43,6 +45,9 @@ def diagnosis(stage: Stage, code: int | None, log: Path) -> Diagnosis | None:
     """What the part of the log that is the stage's own says went wrong."""
     own = read_tail(log).rpartition("\n=== Stage ")[2]
     own = own.partition("\n")[2] or own  # without the rest of that line
+    if stage.name in OURS and (told := read_printed(own)):
+        lines = diagnose.last_lines(own)
+        return Diagnosis("told", str(told), told.hint or "", str(told), lines=lines)
     return diagnose.diagnose(own, exit_code=code, stage=stage.name)
 
 

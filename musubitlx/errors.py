@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 
 class UserError(Exception):
@@ -103,6 +104,21 @@ class ManyInvalid(Invalid):
     def as_dict(self) -> dict:
         """The first error in the common shape, and all of them under `errors`."""
         return {**super().as_dict(), "errors": [error.as_dict() for error in self.errors]}
+
+
+ERROR, HINT = "ERROR: ", "What to do: "
+
+
+def printed(error: UserError) -> str:
+    """An error as a program of ours prints it before it ends; `read_printed` reads it again."""
+    sentence = ERROR + " ".join(str(error).split())
+    return f"{sentence}\n{HINT}{' '.join(error.hint.split())}" if error.hint else sentence
+
+
+def read_printed(text: str) -> UserError | None:
+    """The last error that was printed into a log; None if there is none."""
+    found = re.findall(rf"^{ERROR}(.+)(?:\n{HINT}(.+))?", text, re.M)
+    return UserError(found[-1][0], hint=found[-1][1] or None) if found else None
 
 
 def disk_error(error: OSError, path: object = None) -> UserError:

@@ -39,7 +39,10 @@ UNTOLD_REASONS = {
     STOPPED: "Taken out of the queue before it began.",
 }
 NO_PROGRESS = dict.fromkeys(
-    ("step", "total", "epoch", "epochs", "loss", "seconds_per_step", "eta_s", "elapsed_s")
+    (
+        *("step", "total", "unit", "epoch", "epochs", "loss", "seconds_per_step", "per_s"),
+        *("eta_s", "elapsed_s"),
+    )
 )
 
 
@@ -77,6 +80,7 @@ class Plan:
     inputs: list[str] = field(default_factory=list)  # paths that must be there as it starts
     results: list[str] = field(default_factory=list)  # paths shown when it has succeeded
     practice: bool = False
+    trial: bool = False  # of a caption model: nothing is kept
     load: dict | None = None  # what the run asks of the card, see `measured.Load`
 
 
@@ -154,6 +158,7 @@ class Job:
         return {
             **{name: self.record.get(name) for name in names},
             "practice": bool(self.record.get("practice")),
+            "trial": bool(self.record.get("trial")),
             "place": self.place[0],
             "state": state,
             "reason": reason,

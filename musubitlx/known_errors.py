@@ -27,6 +27,8 @@ STAGES = {
     "latents": "Latent caching",
     "text_encoder": "Text encoder caching",
     "train": "Training",
+    "fetch": "The download",
+    "caption": "Captioning",
 }
 UNKNOWN_REMEDY = "The lines above it in the log tell where it happened."
 GET_MODELS = "Look under Model files which file is missing or broken."

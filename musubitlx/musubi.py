@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
+from musubitlx import interpreters
 from musubitlx.errors import Invalid
 from musubitlx.home import PACKAGE_ROOT, Home
 from musubitlx.options import TRAIN
@@ -103,7 +101,6 @@ def _version(folder: Path) -> str | None:
 
 PACKAGES = ("torch", "accelerate", "diffusers", "transformers", "safetensors")  # heavy or first
 OPTIONAL = ("bitsandbytes", "xformers", "flash_attn", "tensorboard", "wandb")  # some settings' need
-PACKAGES_S = 30.0  # so long an answer holds; asking starts an interpreter, some 50 ms
 
 
 def missing_packages(trainer: Trainer) -> list[str] | None:
@@ -111,31 +108,14 @@ def missing_packages(trainer: Trainer) -> list[str] | None:
 
     None when the interpreter itself can't be started. Remembered for half a minute.
     """
-    missing = _missing(trainer.python, str(trainer.source), int(time.monotonic() / PACKAGES_S))
-    return None if missing is None else [name for name in missing if name in PACKAGES]
+    there = _packages(trainer)
+    return None if there is None else [name for name in PACKAGES if name not in there]
 
 
 def lacks(trainer: Trainer, package: str) -> bool:
     """Whether the interpreter is known not to have a package of PACKAGES or OPTIONAL."""
-    now = int(time.monotonic() / PACKAGES_S)
-    return package in (_missing(trainer.python, str(trainer.source), now) or ())
-
-
-@lru_cache(maxsize=8)
-def _missing(python: str, source: str, _now: int) -> list[str] | None:
-    ask = "import sys, importlib.util as u; print(*[n for n in sys.argv[1:] if not u.find_spec(n)])"
-    try:
-        answer = subprocess.run(
-            [python, "-c", ask, *PACKAGES, *OPTIONAL],
-            env={**os.environ, "PYTHONPATH": source},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.split() if answer.returncode == 0 else None
+    there = _packages(trainer)
+    return there is not None and package not in there
 
 
 def versions(trainer: Trainer) -> dict[str, str]:
@@ -143,21 +123,9 @@ def versions(trainer: Trainer) -> dict[str, str]:
 
     Empty when the interpreter can't be started.
     """
-    ask = (
-        "import sys, importlib.metadata as m\n"
-        "print('Python', sys.version.split()[0])\n"
-        "for n in sys.argv[1:]:\n"
-        "    try: print(n, m.version(n))\n"
-        "    except m.PackageNotFoundError: pass\n"
-    )
-    try:
-        answer = subprocess.run(
-            [trainer.python, "-c", ask, *PACKAGES, *OPTIONAL],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    return dict(line.split(" ", 1) for line in answer.stdout.splitlines() if " " in line)
+    there = dict(_packages(trainer) or {})
+    return {"Python": there.pop("python"), **there} if there else {}
+
+
+def _packages(trainer: Trainer) -> dict[str, str] | None:
+    return interpreters.packages(trainer.python, (*PACKAGES, *OPTIONAL), str(trainer.source))

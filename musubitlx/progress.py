@@ -1,4 +1,4 @@
-"""Reading how far a run is from what Musubi prints: its bars and its milestones.
+"""Reading how far a run is from what it prints: Musubi's bars and milestones, and our own bars.
 
 Source of the formats: the captured output of Musubi Tuner 0.3.4.
 """
@@ -6,6 +6,8 @@ Source of the formats: the captured output of Musubi Tuner 0.3.4.
 from __future__ import annotations
 
 import re
+
+from musubitlx import bars
 
 STEPS_BAR = re.compile(
     r"steps:\s+\d+%\|.*?\|\s*(?P<step>\d+)/(?P<total>\d+) "
@@ -59,6 +61,8 @@ class Progress:
         """Take one state of a bar; one that is not about steps or items changes nothing."""
         if match := STEPS_BAR.match(bar):
             self._steps(match)
+        elif own := bars.read(bar):
+            self.current = own
         elif (match := COUNT_BAR.match(bar)) and self._images:
             done = min(int(match["done"]), self._images)
             self.current |= {"step": done, "total": self._images}
@@ -68,7 +72,10 @@ class Progress:
         before = self.current.get("step") or 0
         self.current |= {"step": step, "total": total}
         if step > 1:  # the first step is not timed, its rate is nonsense
-            self.current |= {"seconds_per_step": _seconds(match), "eta_s": _clock(match["left"])}
+            self.current |= {
+                "seconds_per_step": _seconds(match),
+                "eta_s": bars.seconds(match["left"]),
+            }
         if loss := LOSS.search(match["more"]):
             self.current["loss"] = _number(loss[1])
             self._watch(loss[1], step)
@@ -120,13 +127,3 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if number - number == 0 else None
-
-
-def _clock(text: str) -> int | None:
-    """Seconds of `MM:SS` or `H:MM:SS`; None when the bar does not know."""
-    if "?" in text:
-        return None
-    seconds = 0
-    for part in text.split(":"):
-        seconds = seconds * 60 + int(part)
-    return seconds

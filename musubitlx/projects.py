@@ -224,7 +224,11 @@ class Project:
     def result(self, name: str) -> Path:
         """A LoRA, its card, a log or a sample to download; NotFound for anything else."""
         lora = name.endswith(".safetensors") and not CACHE.fullmatch(name)
-        if lora or CARD.fullmatch(name) or re.fullmatch(r"training_log_.+\.log", name):
+        if (
+            lora
+            or CARD.fullmatch(name)
+            or re.fullmatch(r"(?:training|captioning)_log_.+\.log", name)
+        ):
             path = self.file(name)
         elif SAMPLE.fullmatch(name):
             path = child(self.path / "sample", name)

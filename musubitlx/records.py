@@ -73,9 +73,10 @@ RECORD_MORE = {
     **dict.fromkeys(("settings", "load"), _table),
     **dict.fromkeys(("inputs", "results"), _texts),
     "files": _text_table,
-    "practice": _switch,
+    **dict.fromkeys(("practice", "trial"), _switch),
 }
 MISSING = {"project": None, "settings": {}, "load": None, "files": {}, "practice": False}
+MISSING |= {"trial": False}
 MISSING |= {"inputs": [], "results": []}
 
 
@@ -124,7 +125,8 @@ DIAGNOSIS = {"id": _text, "lines": _texts}
 WARNING = {"id": _text, "text": _text, "hint": _text}
 PROGRESS = {
     **dict.fromkeys(("step", "total", "epoch", "epochs", "nan_steps"), _whole),
-    **dict.fromkeys(("loss", "seconds_per_step", "eta_s", "elapsed_s"), _number),
+    **dict.fromkeys(("loss", "seconds_per_step", "eta_s", "elapsed_s", "per_s"), _number),
+    "unit": _text,
 }
 
 

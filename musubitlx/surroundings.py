@@ -128,7 +128,7 @@ def _held(card: dict, need: float) -> Iterator[UserError]:
     used, free = card["used"], card["total"] - card["used"]
     if used < DESKTOP_BYTES or (used < HELD_BYTES and need <= free):
         return
-    who = _holders(card)
+    who = holders(card)
     text = f"{who} hold{'s' if who.count(',') == 0 else ''} {used / GB:.1f} GB of the VRAM"
     if need > free:
         text += f", and this run needs about {need / GB:.0f} of {card['total'] / GB:.0f} GB."
@@ -138,7 +138,7 @@ def _held(card: dict, need: float) -> Iterator[UserError]:
         yield UserError(text + ".", field="vram_profile", hint=hint)
 
 
-def _holders(card: dict) -> str:
+def holders(card: dict) -> str:
     """Who holds VRAM, by name where the driver tells."""
     names = [f"{one['name']} (process {one['pid']})" for one in card.get("processes") or []]
     return ", ".join(names[:3]) if names else "Another program"

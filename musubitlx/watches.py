@@ -30,6 +30,7 @@ RAM_HINTS = {  # by stage; what was cached is kept
     "latents": "Close other programs and start again: it goes on where it was.",
     "text_encoder": "Close other programs and start again: the text encoder passes through main "
     "memory as it is loaded, some 17 GB.",
+    "caption": "Close other programs, or take a smaller caption model.",
     "train": "Close other programs, or choose a profile that swaps fewer blocks to RAM.",
 }
 

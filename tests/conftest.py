@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from browsing import browser, visit  # noqa: E402, F401
+from hubs import hub  # noqa: E402, F401
 from support import Program, model_files, pictures, stand_in  # noqa: E402
 
 from musubitlx.home import Home  # noqa: E402

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 from folders import JPEG, put, put_all
+from support import ROOT
 
 from musubitlx import captions
 from musubitlx.captions import Edited, decode, final_text, tag
@@ -142,3 +147,49 @@ def test_of_many_writers_at_once_exactly_one_wins(project):
 )
 def test_whether_a_caption_has_the_trigger_word(text, trigger, has):
     assert captions.has_trigger(text, trigger) is has
+
+
+RACER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from musubitlx import captions
+path, mark = Path(sys.argv[2]), sys.argv[3]
+won = 0
+for number in range(300):
+    seen = captions.read(path)
+    try:
+        captions.write(path, f"{seen} {mark}".strip()[-9000:], base=captions.tag(seen))
+        won += 1
+    except captions.Edited:
+        pass
+print(won)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes don't wait for one another there")
+def test_two_processes_never_write_over_one_another_unseen(tmp_path):
+    path = tmp_path / "a.txt"
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, str(ROOT), str(path), mark],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for mark in "xy"
+    ]
+    won = sum(int(racer.communicate(timeout=60)[0]) for racer in racers)
+    assert len(captions.read(path).split()) == won  # each write that went through is there
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes don't wait for one another there")
+def test_a_process_that_holds_the_folder_for_ever_holds_nobody_up(tmp_path):
+    import fcntl
+
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    began = time.monotonic()
+    captions.write(tmp_path / "a.txt", "a cat")
+    assert captions.read(tmp_path / "a.txt") == "a cat"
+    assert time.monotonic() - began < 3 * captions.PATIENCE_S
+    os.close(handle)

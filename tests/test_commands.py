@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -575,7 +576,7 @@ def test_a_log_that_cannot_be_made_is_a_sentence(home, practice, project, monkey
     plan = check(home, practice, asked()).plan
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(UserError, match="Read-only file system"):
-        checks._take_log(plan, project.path, "my_lora")
+        checks.take_log(plan, partial(commands.log_path, project.path, "my_lora"))
 
 
 @pytest.mark.parametrize("own", [True, False])

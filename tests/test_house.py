@@ -19,11 +19,18 @@ MODULES = {
 
 # A module imports from its own row's left and from the rows below it, never from above.
 LAYERS = (
-    ("webgui", "musubitlx.runner", "musubitlx.inspector", "musubitlx.read_options"),
+    (
+        "webgui",
+        "musubitlx.runner",
+        "musubitlx.inspector",
+        "musubitlx.fetching",
+        "musubitlx.read_options",
+    ),
     (
         "musubitlx.bootstrap",
         "musubitlx.serving",
         "musubitlx.checks",
+        "musubitlx.autocaption",
         "musubitlx.history",
         "musubitlx.events",
         "musubitlx.board",
@@ -43,6 +50,7 @@ LAYERS = (
     ("musubitlx.estimate", "musubitlx.caches", "musubitlx.recipes"),
     ("musubitlx.origins", "musubitlx.samples", "musubitlx.modelcard", "musubitlx.outputs"),
     ("musubitlx.curves",),
+    ("musubitlx.hub", "musubitlx.downloads", "musubitlx.weights"),
     (
         "musubitlx.access",
         "musubitlx.configs",
@@ -62,6 +70,7 @@ LAYERS = (
         "musubitlx.projects",
         "musubitlx.looks",
         "musubitlx.models",
+        "musubitlx.interpreters",
         "musubitlx.musubi",
         "musubitlx.settings",
         "musubitlx.flagrules.given",
@@ -114,6 +123,7 @@ PROGRAMS = (
     "musubitlx.practice",
     "musubitlx.bootstrap",
     "musubitlx.inspector",
+    "musubitlx.fetching",
     "musubitlx.read_options",
 )
 HEAVY = ("torch", "transformers", "diffusers", "accelerate")

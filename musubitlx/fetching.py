@@ -1,0 +1,292 @@
+"""Fetch model files from the Hugging Face hub; what was begun is taken up where it stopped.
+
+    python -m musubitlx.fetching --home DIR [--captioner ID] [--model ID ...] [--list]
+
+Exit code 0: all there. 1: not, and the last line on stderr says why (`ERROR: …`). 143 and 130:
+stopped by SIGTERM and SIGINT, within a second; what has arrived is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from musubitlx import captioners, models, weights
+from musubitlx.bars import BYTES, Bar
+from musubitlx.captioners import Captioner
+from musubitlx.downloads import (
+    Terms,
+    amount,
+    check_room,
+    download,
+    part_bytes,
+    patiently,
+)
+from musubitlx.errors import Conflict, UserError, disk_error
+from musubitlx.home import Home
+from musubitlx.hub import Hub, HubTrouble, RemoteFile
+
+STOP_S = 0.7  # for the transfer to end by itself when it is stopped
+STOP_SIGNALS = [
+    number
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK")
+    if (number := getattr(signal, name, None)) is not None
+]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to get."""
+
+    repo: str
+    remote: RemoteFile
+    target: Path
+
+    @property
+    def there(self) -> int:
+        """How many bytes of it have arrived."""
+        whole = models.size_of(self.target) == self.remote.bytes
+        return self.remote.bytes if whole else min(part_bytes(self.target), self.remote.bytes)
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What one thing still lacks: the files, and what is wrong when all have come."""
+
+    label: str
+    items: list[Item]
+    problem: Callable[[], str | None]
+
+    @property
+    def bytes(self) -> int:
+        """The length of its files, what has arrived included."""
+        return sum(item.remote.bytes for item in self.items)
+
+    @property
+    def missing(self) -> int:
+        """How many bytes have still to come."""
+        return self.bytes - sum(item.there for item in self.items)
+
+    def line(self, home: Home) -> str:
+        """What is got, in words."""
+        count = len(self.items)
+        files = "1 file" if count == 1 else f"{count} files"
+        first = self.items[0]
+        place = first.target if count == 1 else first.target.parent
+        with_part = self.missing < self.bytes
+        there = f" ({amount(self.bytes - self.missing)} of it are there)" if with_part else ""
+        return (
+            f"{self.label} from {first.repo}: {files}, {amount(self.bytes)}{there}, "
+            f"into {place.relative_to(home.root).as_posix()}"
+        )
+
+
+# -- what is missing -------------------------------------------------------------------------------
+
+
+def errands(home: Home, hub: Hub, captioner: Captioner | None, ids: list[str]) -> Iterator[Errand]:
+    """Yield what is missing of a caption model and of model files; UserError if nobody can say."""
+    if captioner and weights.find(home, captioner) is None:
+        yield _captioner_errand(home, hub, captioner)
+    ids = [*ids, *([weights.TEXT_ENCODER] if captioner and captioner.text_encoder else [])]
+    for id in dict.fromkeys(ids):
+        row = models.model(id)
+        chosen, trouble = models.read_choices(home)
+        if trouble:
+            raise UserError(trouble.text, hint=trouble.hint)
+        state = models.find_one(home, row, chosen)
+        if state.problem is not None:
+            _check_replaceable(home, row, state, is_set=bool(chosen.get(id)))
+            yield _model_errand(home, hub, row)
+
+
+def _captioner_errand(home: Home, hub: Hub, captioner: Captioner) -> Errand:
+    folder = captioner.folder(home)
+    needed = weights.wanted(hub.files(captioner.repo), captioner)
+    items = [Item(captioner.repo, one, folder / one.path) for one in needed]
+    missing = [item for item in items if models.size_of(item.target) != item.remote.bytes]
+    if not missing:
+        raise UserError(
+            f"{captioner.label} can't be used: {weights.problem(folder, captioner)}",
+            hint=f"Delete {folder} and start again.",
+        )
+    return Errand(captioner.label, missing, lambda: weights.problem(folder, captioner))
+
+
+def _model_errand(home: Home, hub: Hub, row: models.Model) -> Errand:
+    version = hub.look(row.repo, row.repo_path)
+    remote = RemoteFile(row.repo_path, version.bytes, version.sha256)
+    target = home.root / row.filename
+
+    def problem() -> str | None:
+        found = models.inspect(target, row.id)
+        return found.text if found else None
+
+    return Errand(row.label, [Item(row.repo, remote, target)], problem)
+
+
+def _check_replaceable(home: Home, row: models.Model, state: models.ModelState, *, is_set: bool):
+    """Raise UserError where a download would not help, or would replace what someone needs."""
+    if is_set:
+        raise UserError(state.problem, hint=state.hint)
+    target = home.root / row.filename
+    found = models.inspect(target, row.id) if target.exists() else None
+    if found and found.whole:
+        raise Conflict(
+            f"{target} is there, but is another file: {found.text}",
+            hint="Move it to another folder or give it another name, and start again.",
+        )
+
+
+# -- getting it ------------------------------------------------------------------------------------
+
+
+def fetch(home: Home, hub: Hub, needed: list[Errand], stop: threading.Event) -> None:
+    """Get everything, small files first, under one bar over all bytes."""
+    for errand in needed:
+        print(f"Fetching {errand.line(home)}")
+    _check_disks(needed)
+    items = sorted((item for one in needed for item in one.items), key=lambda i: i.remote.bytes)
+    total = sum(item.remote.bytes for item in items)
+    there = sum(item.there for item in items)
+    bar = Bar("download", total, BYTES, done=there)
+    bar.show(there, now=True)
+    for item in items:
+        beside = sum(other.there for other in items if other is not item)
+        _fetch_one(hub, item, bar, beside, stop)
+        how = ", checksum right" if item.remote.sha256 else ""
+        bar.say(f"{item.target.name} is there: {amount(item.remote.bytes)}{how}.")
+    bar.end()
+    for errand in needed:
+        if found := errand.problem():
+            raise UserError(f"{errand.label} is there, but can't be used: {found}")
+
+
+def _fetch_one(hub: Hub, item: Item, bar: Bar, beside: int, stop: threading.Event) -> None:
+    """Get a file; the bar goes from the bytes of the others on."""
+    checking: list[Bar] = []
+
+    def check(done: int, whole: int) -> None:
+        if not checking:
+            bar.say(f"Checking the {amount(whole)} of {item.target.name} that are there.")
+            checking.append(Bar("check", whole, BYTES))
+        checking[0].show(done, now=done == whole)
+
+    def wait(trouble: HubTrouble, seconds: float) -> None:
+        bar.say(f"{trouble} Trying again in {seconds:g} s.")
+
+    terms = Terms(
+        on_progress=lambda done: bar.show(beside + done),
+        on_check=check,
+        on_wait=wait,
+        stop=stop,
+    )
+    download(hub, item.repo, item.remote.path, item.target, sha256=item.remote.sha256, terms=terms)
+
+
+def _check_disks(needed: list[Errand]) -> None:
+    """Refuse to begin what would not fit, disk by disk."""
+    wanted: dict[int, tuple[Path, int]] = {}
+    for errand in needed:
+        folder = errand.items[0].target.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        disk = folder.stat().st_dev
+        _, count = wanted.get(disk, (folder, 0))
+        wanted[disk] = (folder, count + errand.missing)
+    for folder, count in wanted.values():
+        check_room(folder, count)
+
+
+def work(asked: argparse.Namespace, stop: threading.Event) -> None:
+    """Do what the command line asks."""
+    home = Home(asked.home).make()
+    captioner = captioners.named(asked.captioner) if asked.captioner else None
+    for id in asked.model:
+        models.model(id)
+    hub = Hub.of_environment()
+    terms = Terms(on_wait=lambda trouble, _: print(f"{trouble} Trying again."), stop=stop)
+    needed = patiently(lambda: list(errands(home, hub, captioner, asked.model)), terms)
+    if asked.list:
+        for errand in needed:
+            print(f"Missing: {errand.line(home)}")
+    elif needed:
+        fetch(home, hub, needed, stop)
+    if not (asked.list and needed):
+        print("All there.")
+
+
+# -- the program -----------------------------------------------------------------------------------
+
+
+class _Signalled(BaseException):
+    """A signal came that asks to stop."""
+
+
+def _on_signal(number: int, _frame: object) -> None:
+    raise _Signalled(number)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line, do it, return the exit code.
+
+    The work is done in a thread: nothing that it waits for, a name server or a disk, keeps the
+    program from ending when it is asked to. What has arrived is safe at any moment.
+    """
+    parser = argparse.ArgumentParser(prog="musubitlx.fetching", description=__doc__)
+    parser.add_argument("--home", required=True, help="the home folder")
+    parser.add_argument("--captioner", help="a caption model: its id")
+    parser.add_argument("--model", action="append", default=[], help="a model file of training")
+    parser.add_argument("--list", action="store_true", help="only say what is missing")
+    asked = parser.parse_args(argv)
+    if not (asked.captioner or asked.model):
+        parser.error("say what to fetch: --captioner ID, --model ID or both")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
+    return _watched(asked)
+
+
+def _watched(asked: argparse.Namespace) -> int:
+    stop, ended = threading.Event(), []
+    worker = threading.Thread(target=_guarded, args=(asked, stop, ended), daemon=True)
+    try:
+        for number in STOP_SIGNALS:
+            signal.signal(number, _on_signal)
+        worker.start()
+        while worker.is_alive():
+            worker.join(0.5)  # on Windows a signal waits for the end of a join
+    except _Signalled as signalled:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        stop.set()
+        worker.join(STOP_S)
+        print("\nStopped. What has arrived is kept: the next start goes on from there.")
+        sys.stdout.flush()
+        os._exit(128 + signalled.args[0])
+    (end,) = ended
+    if isinstance(end, UserError):
+        print(f"ERROR: {' '.join(filter(None, (str(end), end.hint)))}", file=sys.stderr)
+        return 1
+    if end is not None:
+        raise end
+    return 0
+
+
+def _guarded(asked: argparse.Namespace, stop: threading.Event, ended: list) -> None:
+    """Do the work, and leave behind what it ended with: an exception, or None."""
+    try:
+        work(asked, stop)
+        ended.append(None)
+    except OSError as error:  # of the disk: those of the network are UserErrors by now
+        ended.append(disk_error(error, error.filename))
+    except Exception as error:
+        ended.append(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
