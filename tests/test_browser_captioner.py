@@ -11,9 +11,10 @@ import pytest
 from browsing import caption, expect, needs_chromium, tab_to, wait_in
 from support import Program, pictures
 
-from musubitlx import births, captioners
-from musubitlx.home import write_json
+from musubitlx import births, captioned, captioners, edits
+from musubitlx.home import Home, write_json
 from musubitlx.jobs import HOST
+from musubitlx.projects import Project
 
 pytestmark = needs_chromium
 
@@ -58,11 +59,9 @@ class Desk:
         self.server, self.page, self.runner = server, page, runner
         self.checked, self.posted = [], []  # wishes
         self.more = {}  # what the check says besides
-        self.rows = {}  # of each job, by its id
-        page.route("**/api/captioners", lambda route: route.fulfill(json=OFFER))
+        self.project = Project(Home(server.home), "ball")
         page.route("**/captions/check", self.check)
         page.route("**/projects/ball/captions", self.post)
-        page.route(re.compile(r"/api/jobs/[^/]+/captions$"), self.result)
 
     def check(self, route):
         wish = route.request.post_data_json
@@ -89,14 +88,19 @@ class Desk:
 
     def post(self, route):
         self.posted.append(route.request.post_data_json)
-        job = self.job(f"cap{len(self.posted)}", "queued")
+        trial = self.posted[-1].get("trial", False)
+        job = self.job(f"cap{len(self.posted)}", "queued", trial=trial)
         route.fulfill(status=202, json=self.server.get(f"/api/jobs/{job}"))
 
-    def result(self, route):
-        job = route.request.url.split("/")[-2]
-        route.fulfill(json={"rows": self.rows.get(job, [])})
+    def made(self, job: str, *rows: dict) -> None:
+        """What a run has made, as it lies in the folder."""
+        path = captioned.begin(self.project, job)
+        for row in rows:
+            captioned.append(path, row)
 
-    def job(self, name: str, state: str, stage: str = "caption", reason: str = "", **progress):
+    def job(
+        self, name: str, state: str, stage: str = "caption", *, reason="", trial=False, **progress
+    ):
         """Write the record of a captioning job as it stands now; returns its id."""
         folder = self.server.home / "output/.jobs" / name
         stages = [("fetch", "Downloading BLIP large"), ("caption", "Captioning")]
@@ -106,7 +110,7 @@ class Desk:
             record = {
                 **{"id": name, "kind": "caption", "queue": "gpu0", "project": "ball"},
                 **{"title": "Captioning ball with BLIP large", "created": time.time()},
-                **{"log": str(folder / "x.log"), "stages": rows, "settings": {}},
+                **{"log": str(folder / "x.log"), "stages": rows, "trial": trial},
             }
             write_json(folder / "job.json", record)
         now = time.time()
@@ -125,15 +129,6 @@ class Desk:
         if state != "queued":
             write_json(folder / "status.json", status)
         return name
-
-
-OFFER = {
-    "models": [one.as_dict() for one in captioners.CAPTIONERS],
-    "tokens": [captioners.TOKENS_LOW, captioners.TOKENS_HIGH],
-    "details": [{"level": n, "label": one.label} for n, one in captioners.DETAILS.items()],
-    "instruction": captioners.INSTRUCTION,
-    "modes": list(captioners.MODES),
-}
 
 
 @pytest.fixture(scope="module")
@@ -336,7 +331,7 @@ def test_a_trial_goes_on_without_the_dialog_and_its_text_can_be_used(desk, serve
     expect(dialog.get_by_text("Loading the model…")).to_be_visible()
     at.page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    at.rows["cap1"] = [{"name": "ball 1.jpg", "text": "a ball on a lawn"}]
+    at.made("cap1", {"name": "ball 1.jpg", "text": "a ball on a lawn"})
     at.job("cap1", "succeeded", unit="image", step=1, total=1)
     expect(at.page.get_by_role("heading", name="Captioning completed")).to_be_visible()
     dialog = open_dialog(at.page)
@@ -427,13 +422,13 @@ def test_at_the_end_it_says_what_was_written_and_skipped_and_how_to_go_back(desk
     page = at.page
     at.job("run", "running", unit="image", step=1, total=2)
     expect(page.get_by_role("heading", name="Captioning in progress")).to_be_visible()
-    edit = {"kind": "prefix", "text": "a new text", "also_empty": True}
-    names = ["ball 1.jpg"]
-    server.post("/api/projects/ball/captions/edit", {"edit": edit, "names": names})
-    at.rows["run"] = [
+    edits.begin_run(at.project, "Captions by BLIP large", "run")
+    at.made(
+        "run",
         {"name": "ball 1.jpg", "before": "", "after": "a new text"},
         {"name": "ball 2.jpg", "problem": "It cannot be read."},
-    ]
+    )
+    server.put("/api/projects/ball/images/ball 1.jpg/caption", {"text": "a new text"})
     at.job("run", "succeeded", unit="image", step=2, total=2)
     notice = page.locator("[data-captioned]")
     expect(notice).to_contain_text("1 caption written, 1 image skipped.")
