@@ -15,10 +15,10 @@ import { toTitle } from "./run.js";
 
 const CHECK_MS = 300;
 
-const sum = el("p", { className: "cap-sum", role: "status" });
-const problems = el("ul", { className: "small cap-problems", role: "status" });
+const sum = el("p", { className: "cap-sum", id: "caption-sum", role: "status" });
+const problems = el("ul", { className: "small cap-problems", id: "caption-problems", "aria-live": "polite" });
 const go = el("button", { type: "button", className: "button button-primary", textContent: "Caption images" });
-go.setAttribute("aria-describedby", (sum.id = "caption-sum"));
+go.setAttribute("aria-describedby", "caption-sum caption-problems");
 const close = el("button", { type: "button", className: "button", textContent: "Cancel" });
 const commands = el("div", { className: "cap-commands" });
 const preview = el("details", { className: "disclosure small" }, el("summary", {}, icon("chevron"), "What runs (preview)"), commands);

@@ -13,7 +13,7 @@ import { onPress } from "./press.js";
 import { project } from "./project.js";
 import { ended } from "./stream.js";
 
-let trial = null; // {id, folder, name, model, rows: what came of it, null until it is over}
+let trial = null; // {id, name, model, rows: what came of it, null until it is over} in the open folder
 let picked = null; // the image somebody has chosen for it
 
 const image = el("select", { className: "input", id: "caption-trial-image" });
@@ -27,7 +27,7 @@ const lead = el("p", { className: "small quiet" });
 const text = el("p", { className: "cap-text cap-result" });
 const said = el("p", { className: "small", role: "status" });
 const bar = el("progress", { className: "bar", max: 1, "aria-label": "Progress of the trial" });
-const problems = el("ul", { className: "small" });
+const problems = el("ul", { className: "small", "aria-live": "polite" });
 
 /** The section of the dialog. */
 export function buildTrial() {
@@ -40,7 +40,7 @@ export function buildTrial() {
   onPress(use, useText);
   document.addEventListener("job:told", ({ detail: { job } }) => job.id === trial?.id && heard(job));
   document.addEventListener("project:switching", () => ((trial = picked = null), tell([])));
-  setInterval(() => go.checkVisibility() && trial && !trial.rows && drawState(), 1000);
+  setInterval(() => go.checkVisibility() && running() && drawState(), 1000);
   return el(
     "section",
     { className: "cap-part cap-trial", "aria-labelledby": "caption-trial-title" },
@@ -68,7 +68,8 @@ export function drawTrial() {
   drawState();
 }
 
-const running = () => Boolean(trial && !trial.rows);
+/** Whether a trial is under way; one whose job was deleted is not. */
+const running = () => Boolean(trial && !trial.rows && known(trial.id));
 
 async function begin() {
   const wrong = formProblem();
@@ -77,7 +78,8 @@ async function begin() {
   const [folder, name] = [project.name, image.value];
   const wish = { ...howMade(), which: [name], mode: "replace", trial: true }; // a trial writes nothing
   const job = await post(at("projects", folder, "captions"), wish);
-  trial = { id: job.id, folder, name, model: model().label, rows: null };
+  if (folder !== project.name) return;
+  trial = { id: job.id, name, model: model().label, rows: null };
   take(known(job.id) ?? job); // word of it may have been faster than the answer
   stop.focus(); // the button that was pressed waits for the end
 }
@@ -122,7 +124,7 @@ function stateOf(job, result) {
   if (trial.used) return "It is the caption now.";
   if (result?.problem) return result.problem;
   if (result) return "";
-  if (!job) return running() ? "Starting…" : "";
+  if (!job) return "";
   if (job.stopping) return "Stopping…";
   if (job.state === "queued") return `Waiting in the queue${runningJob() ? ` for: ${runningJob().title}` : ""}.`;
   if (job.state === "running") return progressOf(job);
