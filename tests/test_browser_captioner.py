@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -43,10 +44,11 @@ def runner():
 
 @pytest.fixture(autouse=True)
 def as_before(server):
-    """Captions as they were, and no job."""
+    """Captions as they were, no job, and nothing of one."""
     for name, text in zip(NAMES, TEXTS, strict=True):
         server.put(f"/api/projects/ball/images/{name}/caption", {"text": text})
     yield
+    shutil.rmtree(server.home / "output/ball/.musubitlx/captioned", ignore_errors=True)
     for job in server.get("/api/jobs"):
         write_json(server.home / "output/.jobs" / job["id"] / "status.json", {"state": "stopped"})
         server.call("DELETE", f"/api/jobs/{job['id']}")
