@@ -108,10 +108,10 @@ def check_room(folder: Path, wanted: int) -> None:
 
 def amount(count: int) -> str:
     """Bytes as people read them, in decimal units."""
-    for unit, size, digits in (("GB", 1e9, 2), ("MB", 1e6, 1)):
+    for unit, size, digits in (("GB", 1e9, 2), ("MB", 1e6, 1), ("kB", 1e3, 1)):
         if count >= size:
             return f"{count / size:.{digits}f} {unit}"
-    return f"{count / 1e3:.1f} kB"
+    return f"{count} bytes"
 
 
 def part_of(target: Path) -> Path:

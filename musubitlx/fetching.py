@@ -2,8 +2,8 @@
 
     python -m musubitlx.fetching --home DIR [--captioner ID] [--model ID ...] [--list]
 
-Exit code 0: all there. 1: not, and the last line on stderr says why (`ERROR: …`). 143 and 130:
-stopped by SIGTERM and SIGINT, within a second; what has arrived is kept.
+Exit code 0: all there. 1: not, and the last lines on stderr say why (`errors.printed`). 143 and
+130: stopped by SIGTERM and SIGINT, within a second; what has arrived is kept.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from musubitlx import captioners, models, weights
 from musubitlx.bars import BYTES, Bar
@@ -28,7 +29,7 @@ from musubitlx.downloads import (
     part_bytes,
     patiently,
 )
-from musubitlx.errors import Conflict, UserError, disk_error
+from musubitlx.errors import Conflict, UserError, disk_error, printed
 from musubitlx.home import Home
 from musubitlx.hub import Hub, HubTrouble, RemoteFile
 
@@ -251,41 +252,54 @@ def main(argv: list[str] | None = None) -> int:
     return _watched(asked)
 
 
+@dataclass
+class _Work:
+    """The work under way: how it is asked to stop, whether it has ended, and with which error."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+
+    def do(self, asked: argparse.Namespace) -> None:
+        """Do it, and note how it ended."""
+        try:
+            work(asked, self.stop)
+        except OSError as error:  # of the disk: those of the network are UserErrors by now
+            self.error = disk_error(error, error.filename)
+        except Exception as error:
+            self.error = error
+        finally:
+            self.ended.set()
+
+
 def _watched(asked: argparse.Namespace) -> int:
-    stop, ended = threading.Event(), []
-    worker = threading.Thread(target=_guarded, args=(asked, stop, ended), daemon=True)
+    """Do the work in a thread; a signal ends it, and the program a moment later in any case."""
+    doing = _Work()
     try:
         for number in STOP_SIGNALS:
             signal.signal(number, _on_signal)
-        worker.start()
-        while worker.is_alive():
-            worker.join(0.5)  # on Windows a signal waits for the end of a join
+        threading.Thread(target=doing.do, args=(asked,), daemon=True).start()
+        # Not `join`: Python 3.11 takes a thread for ended whose join a signal broke off. And by
+        # the half second: on Windows a signal waits for the end of a wait.
+        while not doing.ended.wait(0.5):
+            continue
     except _Signalled as signalled:
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        stop.set()
-        worker.join(STOP_S)
-        print("\nStopped. What has arrived is kept: the next start goes on from there.")
-        sys.stdout.flush()
-        os._exit(128 + signalled.args[0])
-    (end,) = ended
-    if isinstance(end, UserError):
-        print(f"ERROR: {' '.join(filter(None, (str(end), end.hint)))}", file=sys.stderr)
+        _end_by_signal(doing, signalled.args[0])
+    if isinstance(doing.error, UserError):
+        print(printed(doing.error), file=sys.stderr)
         return 1
-    if end is not None:
-        raise end
+    if doing.error is not None:
+        raise doing.error
     return 0
 
 
-def _guarded(asked: argparse.Namespace, stop: threading.Event, ended: list) -> None:
-    """Do the work, and leave behind what it ended with: an exception, or None."""
-    try:
-        work(asked, stop)
-        ended.append(None)
-    except OSError as error:  # of the disk: those of the network are UserErrors by now
-        ended.append(disk_error(error, error.filename))
-    except Exception as error:
-        ended.append(error)
+def _end_by_signal(doing: _Work, number: int) -> NoReturn:
+    for one in STOP_SIGNALS:
+        signal.signal(one, signal.SIG_IGN)
+    doing.stop.set()
+    doing.ended.wait(STOP_S)
+    print("\nStopped. What has arrived is kept: the next start goes on from there.", flush=True)
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

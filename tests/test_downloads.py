@@ -257,6 +257,17 @@ def test_a_file_may_change_between_two_tries(hub, name, folder):
     assert contents(folder) == {name: data[0]}
 
 
+def test_a_file_that_changes_while_it_is_asked_for_is_never_a_mixture(hub, folder, monkeypatch):
+    put(hub, "vocab.json", SIZE)
+    hub.mood.lfs_min = 10 * SIZE
+    broken_off(hub, "vocab.json", folder)
+    before = Hub(hub.url).look(REPO, "vocab.json")
+    data = put(hub, "vocab.json", b"new" * 100_000)
+    monkeypatch.setattr(Hub, "look", lambda *_args, **_more: before)
+    get(hub, "vocab.json", folder)
+    assert contents(folder) == {"vocab.json": data}
+
+
 @pytest.mark.parametrize("noted", sorted(("", "[]", '{"etag": "other", "size": 300000}')))
 def test_a_part_of_nobody_knows_what_is_not_used(hub, name, folder, noted):
     data = put(hub, name, SIZE)

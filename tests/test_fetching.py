@@ -19,6 +19,7 @@ from musubitlx.captioners import BY_ID
 BLIP, QWEN = BY_ID["blip-large"], BY_ID["qwen-vl"]
 WEIGHTS = "model.safetensors"
 MANY = 2_000_000  # weights: 4 MB
+STOPS_S = 3  # it does in one, where other tests leave it room
 
 
 def bars_of(printed: str, title: str = "download") -> list[dict]:
@@ -108,7 +109,7 @@ def test_what_is_missing_is_listed_and_nothing_fetched(hub, home):
 def slow(hub):
     """A hub that takes seconds for the weights."""
     serve(hub, BLIP, width=MANY)
-    hub.mood.rate = 1_500_000
+    hub.mood.rate = 500_000
     return hub
 
 
@@ -116,15 +117,13 @@ def started(home):
     """The program, in the middle of the weights."""
     process = fetching(home.root, "--captioner", "blip-large")
     part = BLIP.folder(home) / f"{WEIGHTS}.part"
-    wait_until(lambda: part.exists() and part.stat().st_size > 500_000, what="half a megabyte")
+    wait_until(lambda: part.exists() and part.stat().st_size > 200_000, what="a start")
     return process, part
 
 
 def resumed(hub, home, have: int) -> str:
     """Run it to its end; what was there must not be sent again. Returns what it printed."""
     hub.mood.rate = 0
-    wait_until(lambda: hub.guard.acquire(timeout=1), what="the hub")
-    hub.guard.release()
     hub.seen.clear()
     code, printed, said = fetched(home.root, "--captioner", "blip-large")
     assert (code, said) == (0, "")
@@ -142,8 +141,9 @@ def test_a_kill_in_mid_file_costs_nothing_of_what_arrived(slow, home):
     printed = resumed(slow, home, have)
     assert "of it are there" in lines_of(printed)[0]
     assert any(line.startswith("Checking the ") for line in lines_of(printed))
-    assert min(bar["step"] for bar in bars_of(printed)) >= 0.9 * have
-    assert bars_of(printed, "check")[-1]["step"] >= 0.9 * have
+    steps = [bar["step"] for bar in bars_of(printed)]
+    for step in (min(steps), bars_of(printed, "check")[-1]["step"]):
+        assert abs(step - have) < 100_000  # bars show tenths of MB
     assert not [path for path in BLIP.folder(home).iterdir() if ".part" in path.name]
 
 
@@ -153,7 +153,7 @@ def test_a_stop_is_quick_and_keeps_what_arrived(slow, home, number):
     asked = time.monotonic()
     process.send_signal(number)
     printed, said = process.communicate(timeout=10)
-    assert time.monotonic() - asked < 1.5
+    assert time.monotonic() - asked < STOPS_S
     assert process.returncode == 128 + number
     assert said == b""
     assert lines_of(printed.decode())[-1].startswith("Stopped. What has arrived is kept")
@@ -164,10 +164,11 @@ def test_a_stop_is_quick_where_nothing_comes(hub, home):
     serve(hub, BLIP, width=MANY)
     hub.mood.stall_at = 600_000
     process, part = started(home)
+    wait_until(lambda: part.stat().st_size == 600_000, what="the stall")
     asked = time.monotonic()
     process.terminate()
     process.communicate(timeout=10)
-    assert time.monotonic() - asked < 1.5
+    assert time.monotonic() - asked < STOPS_S
     assert process.returncode == 143
     assert part.stat().st_size == 600_000
 
