@@ -1,16 +1,43 @@
-/** Settings saved under names: load, save, delete. Loaded at first use. Markup: <dialog data-configs>. */
+/** Settings saved under names: load, save, delete. Loaded at first use; markup: its own. */
 
 import { get, put, remove as erase } from "./api.js";
 import { closeOnBack } from "./back.js";
 import { confirmed, toast } from "./dialogs.js";
-import { el, find, icon, say } from "./dom.js";
+import { el, icon, say } from "./dom.js";
 import { when } from "./format.js";
 import { loadConfig, values } from "./settings.js";
 
-const dialog = find("[data-configs]");
-const list = find("[data-config-list]", dialog);
-const problem = find("[data-config-problem]", dialog);
-const name = find("#config-name");
+const list = el("ul", { className: "config-list small", "aria-label": "Saved configurations" });
+const none = el("p", { className: "small quiet", textContent: "None yet.", hidden: true });
+const name = el("input", { className: "input config-field", id: "config-name", type: "text", maxLength: 100, spellcheck: false, required: true });
+const problem = el("p", { className: "small field-error", role: "status" });
+const close = el("button", { type: "button", className: "button", textContent: "Close" });
+const form = el(
+  "form",
+  { className: "row", autocomplete: "off" },
+  el("label", { htmlFor: "config-name", textContent: "Save the form as" }),
+  name,
+  el("button", { type: "submit", className: "button", textContent: "Save" }),
+);
+const dialog = el(
+  "dialog",
+  { className: "dialog configs", "aria-labelledby": "configs-title" },
+  el("h2", { id: "configs-title", textContent: "Saved configurations" }),
+  el(
+    "p",
+    { className: "small quiet" },
+    "Each is a YAML file in ",
+    el("span", { className: "mono", textContent: "configs/" }),
+    "; files of the earlier tool put there load, too. Loading fills the form and starts nothing.",
+  ),
+  list,
+  none,
+  form,
+  problem,
+  el("div", { className: "row" }, close),
+);
+document.body.append(dialog);
+
 const named = (text) => `/api/config?name=${encodeURIComponent(text)}`;
 
 let known = [];
@@ -37,7 +64,7 @@ const refresh = () =>
   attempt(async () => {
     known = (await get("/api/configs")).configs;
     list.replaceChildren(...known.map(row));
-    find("[data-config-none]", dialog).hidden = known.length > 0;
+    none.hidden = known.length > 0;
   });
 
 function row({ name: text, modified }) {
@@ -83,5 +110,5 @@ async function save(event) {
   });
 }
 
-find("form", dialog).addEventListener("submit", save);
-find("[data-configs-close]", dialog).addEventListener("click", () => dialog.close());
+form.addEventListener("submit", save);
+close.addEventListener("click", () => dialog.close());

@@ -4,7 +4,7 @@ import { at, get, post } from "./api.js";
 import { closeOnBack } from "./back.js";
 import { complain, confirmed } from "./dialogs.js";
 import { copyText, el, find, icon, needStyle, say } from "./dom.js";
-import { bytes, duration, loss, speed, when } from "./format.js";
+import { bytes, duration, far, loss, speed, when } from "./format.js";
 import { forget } from "./history.js";
 import { notesField } from "./notes.js";
 import { onPress } from "./press.js";
@@ -206,7 +206,7 @@ async function erase(job) {
 // -- what there is to tell --------------------------------------------------------------------------
 
 function facts({ job, images, versions }) {
-  const { step, total, epoch, epochs, loss: value, seconds_per_step } = job.progress;
+  const { total, unit, epoch, epochs, loss: value, seconds_per_step } = job.progress;
   const training = job.stage?.name === "train";
   const rows = [
     ["Folder", job.project],
@@ -215,10 +215,12 @@ function facts({ job, images, versions }) {
     ["Ended", job.ended && when(job.ended)],
     ["Duration", job.started && duration(seconds(job))],
     ["Stage", job.stage && !training && `${job.stage.index} of ${job.stage.count}: ${job.stage.title}`],
-    ["Steps", training && total && `${step ?? 0} / ${total}`],
+    ["Steps", training && total && far(job.progress)],
+    ["Captioned", unit === "image" && total && `${far(job.progress)} images`],
+    ["Downloaded", unit === "B" && total && far(job.progress)],
     ["Epochs", training && epoch && epochs && `${epoch} / ${epochs}`],
     [lossName(job), training && value !== null && loss(value)],
-    ["Speed", training && seconds_per_step && speed(seconds_per_step)],
+    ["Speed", (training || unit) && seconds_per_step && speed(job.progress)],
     ["Images", images ? String(images) : null],
     ["Exit code", job.exit_code ? String(job.exit_code) : null],
     ...Object.entries(versions),

@@ -40,6 +40,7 @@ export function icon(name) {
  * captions:changed, captions:marked  a card's caption was saved; its mark says something else (card.js)
  * captions:stale  what the server says of a caption has to be read again (card.js)
  * looks:changed   the inspector has seen more (main.js, from the stream)
+ * job:told        {job, over} the state of a job was heard of; over: it came to its end since the last time (jobs.js)
  * checked         {warnings} of the settings as they stand (start.js)
  * outputs:changed a LoRA file was deleted, brought back or marked as the best: {project} and what became of it (outputs.js, lightbox.js)
  */

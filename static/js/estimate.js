@@ -53,7 +53,7 @@ function rows({ seconds, seconds_per_step, time_source, vram, vram_source, ram, 
   const files = `${count(disk.files, "file")} of ${bytes(disk.lora)}`;
   const notes = stages.filter((stage) => stage.note);
   return [
-    ["Time", `about ${duration(rounded(seconds))}, at ${speed(seconds_per_step)}`, SOURCES[time_source]],
+    ["Time", `about ${duration(rounded(seconds))}, at ${speed({ seconds_per_step })}`, SOURCES[time_source]],
     vram && ["VRAM", `about ${gb(vram)}`, SOURCES[vram_source]],
     ram && ["RAM", `about ${gb(ram)}`, "for swapped blocks and for loading"],
     ["LoRA", files, disk.files > 1 ? "a checkpoint after each epoch, the last one is the LoRA" : ""],

@@ -35,12 +35,17 @@ export function loss(value) {
   return value >= 0.001 || value === 0 ? Number(value.toPrecision(3)).toString() : value.toExponential(1);
 }
 
-/** Speed as seconds per step, or steps per second where those are fast. */
-export function speed(seconds_per_step) {
-  if (!seconds_per_step) return "–";
-  if (seconds_per_step >= 1) return `${seconds_per_step.toFixed(1)} s/step`;
-  return `${(1 / seconds_per_step).toFixed(1)} steps/s`;
+/** Speed of a progress as seconds per step or image, or the other way round where those are fast; of a download MB/s. */
+export function speed({ seconds_per_step: each, per_s, unit }) {
+  if (per_s) return `${bytes(per_s)}/s`;
+  if (!each) return "–";
+  const one = unit ?? "step";
+  return each >= 1 ? `${each.toFixed(1)} s/${one}` : `${(1 / each).toFixed(1)} ${one}s/s`;
 }
+
+/** How far a progress is: 3 / 40, of a download 812 MB / 1.9 GB. */
+export const far = ({ step, total, unit }, of = " / ") =>
+  [step ?? 0, total].map(unit === "B" ? bytes : String).join(of);
 
 /** A count with its noun: 1 image, 2 images. */
 export const count = (number, noun, nouns = `${noun}s`) =>

@@ -3,7 +3,7 @@
 import { at, post, remove } from "./api.js";
 import { complain, confirmed, toast } from "./dialogs.js";
 import { debounced, el, find, findAll, icon, say } from "./dom.js";
-import { STATES, count, loss, when } from "./format.js";
+import { STATES, count, far, loss, when } from "./format.js";
 import { onPress } from "./press.js";
 import { bringFocusBack, holdingFocus, spotOf } from "./rowfocus.js";
 import { deletion, keySettings, lossName, pageOf, seconds, settingsWords, spoken, stateTag, took, trained } from "./runwords.js";
@@ -153,7 +153,7 @@ function cell(label, content, className = "") {
 }
 
 function rowOf(run) {
-  const { step, total, loss: value } = trained(run);
+  const { total, loss: value } = trained(run);
   return el(
     "tr",
     { data: { run: run.id } },
@@ -162,12 +162,15 @@ function rowOf(run) {
     cell("State", stateTag(run)),
     cell("Started", run.started ? when(run.started) : "–", "run-started"),
     cell("Duration", took(run), "right"),
-    cell("Steps", total ? `${step ?? 0} / ${total}` : "–", "right"),
+    cell("Steps", total ? far(run.progress) : captioned(run), "right"),
     cell(lossName(run), loss(value), "right"),
     cell("Settings", settingsWords(run), "run-settings"),
     el("td", { className: "run-actions" }, actions(run)),
   );
 }
+
+/** How many images a run captioned, of how many; a dash for one that does other things. */
+const captioned = ({ progress }) => (progress.unit === "image" ? `${far(progress)} images` : "–");
 
 function selectBox(run) {
   const box = el("input", { type: "checkbox", "aria-label": `Select ${spoken(run)}, ${when(run.started ?? run.created)}`, data: { act: "select" } });
@@ -244,7 +247,7 @@ function drawSelection(all) {
   const apart = selected.size - here;
   const chosenText = `${count(here, "run")} selected${apart ? `, ${apart} more not shown` : ""}`;
   say(find("[data-selection-text]", box), selected.size ? chosenText : shown);
-  compare.ariaDisabled = here === 2 ? null : "true";
+  compare.ariaDisabled = here === 2 && selectedRuns().every(({ kind }) => kind === "train") ? null : "true";
   erase.ariaDisabled = here ? null : "true";
 }
 

@@ -1,8 +1,8 @@
-/** Images from a folder on the server, for those who copied them there. Loaded at first use. */
+/** Images from a folder on the server, for those who copied them there. Loaded at first use; markup: its own. */
 
 import { at, get, post } from "./api.js";
 import { closeOnBack } from "./back.js";
-import { el, find, icon, say } from "./dom.js";
+import { el, find, icon, needStyle, say } from "./dom.js";
 import { bytes, count } from "./format.js";
 import { changedImages } from "./images.js";
 import { ensureProject, project } from "./project.js";
@@ -12,12 +12,41 @@ import { showRejected } from "./uploading.js";
 const BATCH_FILES = 16;
 const BATCH_BYTES = 64 * 1024 * 1024;
 
-const dialog = find("[data-importer]");
-const bar = find("progress", dialog);
-const place = find("[data-import-place]", dialog);
-const list = find("[data-import-list]", dialog);
-const go = find("[data-import-go]", dialog);
-const problem = find("[data-import-problem]", dialog);
+const button = (textContent, more = "") => el("button", { type: "button", className: `button ${more}`, textContent });
+
+const up = el("button", { type: "button", className: "button button-small", hidden: true }, icon("back"), "Up");
+const place = el("span", { className: "mono" });
+const list = el("ul", { className: "import-list small", tabIndex: 0, "aria-label": "Folders and files" });
+const facts = el("p", { className: "small quiet numbers" });
+const bar = el("progress", { className: "bar", max: 1, value: 0, "aria-label": "Import", hidden: true });
+const problem = el("p", { className: "small field-error", role: "status" });
+const stop = Object.assign(button("Stop"), { hidden: true });
+const close = button("Close");
+const go = Object.assign(button("Import", "button-primary"), { disabled: true });
+const mono = (textContent) => el("span", { className: "mono", textContent });
+const dialog = el(
+  "dialog",
+  { className: "dialog importer", "aria-labelledby": "importer-title" },
+  el("h2", { id: "importer-title", textContent: "Import from the server" }),
+  el(
+    "p",
+    { className: "small quiet" },
+    "Pictures are copied into the output folder, with their captions. Which folders are offered is set on the server: ",
+    mono("import/"),
+    " in its home folder, those in ",
+    mono("configs/imports.yaml"),
+    ", and each ",
+    mono("--import-root"),
+    ".",
+  ),
+  el("div", { className: "row import-place" }, up, place),
+  list,
+  facts,
+  bar,
+  problem,
+  el("div", { className: "row" }, stop, close, go),
+);
+document.body.append(dialog);
 
 let folder = null; // as GET /api/import?path= answers
 let stopped = false;
@@ -25,6 +54,7 @@ let running = false;
 
 /** Open the dialog where one was the last time, else at the roots. */
 export async function openImport() {
+  await needStyle("importer.css");
   dialog.showModal();
   closeOnBack(dialog);
   if (running) return;
@@ -49,7 +79,7 @@ async function browse(path, lost = false) {
 
 function drawRoots(roots) {
   say(place, "Folders that may be imported from");
-  find("[data-import-up]", dialog).hidden = true;
+  up.hidden = true;
   fill(roots.map(rootRow));
 }
 
@@ -77,7 +107,6 @@ function folderRow({ path, name, images, more }) {
 
 function drawFolder() {
   say(place, folder.path);
-  const up = find("[data-import-up]", dialog);
   up.hidden = false;
   up.onclick = () => browse(folder.parent);
   const rows = folder.folders.map(folderRow);
@@ -102,8 +131,8 @@ function drawGo() {
   go.disabled = running || files === 0;
   const into = project.name ? ` into ${project.name}` : "";
   say(go, folder?.images ? `Import ${count(folder.images, "image")}${into}` : files ? `Import ${count(files, "file")}${into}` : "Import");
-  const facts = folder && files ? [folder.captions ? count(folder.captions, "caption") : "", bytes(folder.bytes)] : [];
-  say(find("[data-import-facts]", dialog), facts.filter(Boolean).join(" · "));
+  const parts = folder && files ? [folder.captions ? count(folder.captions, "caption") : "", bytes(folder.bytes)] : [];
+  say(facts, parts.filter(Boolean).join(" · "));
 }
 
 async function run() {
@@ -114,7 +143,7 @@ async function run() {
   bar.hidden = false;
   bar.value = 0;
   drawGo();
-  find("[data-import-stop]", dialog).hidden = false;
+  stop.hidden = false;
   try {
     await ensureProject();
     const name = project.name;
@@ -128,7 +157,7 @@ async function run() {
       total.rejected.push(...(answer.rejected ?? []));
       done += names.length;
       bar.value = done / files.length;
-      say(find("[data-import-facts]", dialog), `${done} of ${count(files.length, "file")}`);
+      say(facts, `${done} of ${count(files.length, "file")}`);
     }
     finish(total);
   } catch (error) {
@@ -136,7 +165,7 @@ async function run() {
   }
   running = false;
   bar.hidden = true;
-  find("[data-import-stop]", dialog).hidden = true;
+  stop.hidden = true;
   drawGo();
   await changedImages();
 }
@@ -164,6 +193,6 @@ function finish({ added, present, captions, rejected }, trouble = "") {
 }
 
 go.addEventListener("click", run);
-find("[data-import-stop]", dialog).addEventListener("click", () => (stopped = true));
-find("[data-import-close]", dialog).addEventListener("click", () => dialog.close());
+stop.addEventListener("click", () => (stopped = true));
+close.addEventListener("click", () => dialog.close());
 dialog.addEventListener("close", () => (stopped = true));

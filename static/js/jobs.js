@@ -1,5 +1,6 @@
-/** The jobs this page has heard of, how long ago, and the one of them it shows. Draws nothing. */
+/** The jobs this page has heard of, how long ago, and the one of them it shows. Draws nothing, says "job:told". */
 
+import { announce } from "./dom.js";
 import { ended, newest } from "./stream.js";
 
 const all = new Map(); // by id
@@ -48,10 +49,11 @@ export function release(job) {
 }
 
 function keep(job) {
-  const far = JSON.stringify(job.progress);
-  if (JSON.stringify(all.get(job.id)?.progress) !== far) progressAt.set(job.id, performance.now());
+  const before = all.get(job.id);
+  if (JSON.stringify(before?.progress) !== JSON.stringify(job.progress)) progressAt.set(job.id, performance.now());
   all.set(job.id, job);
   heardAt.set(job.id, performance.now());
+  announce("job:told", { job, over: Boolean(before && !ended(before) && ended(job)) });
 }
 
 /** Take the state of one job. */

@@ -19,6 +19,7 @@ let fetching = false;
 /** Take the state of the followed job: its newest step goes into the chart. */
 export function drawLoss(job) {
   if (job.id !== shownJob) turnTo(job);
+  if (job.kind !== "train") return;
   const { step, total, epoch, loss } = job.progress ?? {};
   const training = !job.stage || job.stage.index === job.stage.count;
   if (!training || !step || loss === null || loss === undefined) return;
@@ -36,7 +37,7 @@ function turnTo(job) {
   fetchedAt = -Infinity;
   chart.clear();
   tell();
-  if (job) fill();
+  if (job?.kind === "train") fill();
 }
 
 /** Fetch every step there is, at most every few seconds. */

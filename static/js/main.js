@@ -13,7 +13,6 @@ import {
   eta,
   fix,
   isFixed,
-  known,
   logTurned,
   release,
   runningJob,
@@ -65,17 +64,22 @@ function drawHeader() {
   drawStatus(told, { name: project.name, left: told && eta(told), href });
 }
 
-/** Take news of a job; when one has ended its folder has new files. */
+/** Take news of a job. */
 function takeJob(job) {
-  const before = known(job.id);
   take(job);
-  if (before && !ended(before) && ended(job) && job.project === project.name) readProject().catch(() => {});
   drawJob();
+}
+
+/** A job of the open folder came to its end: there are new files or captions. */
+function afterEnd({ job, over }) {
+  if (!over || job.project !== project.name) return;
+  readProject().catch(() => {});
+  if (job.kind === "caption") import("./captionend.js").then(({ tellEnd }) => tellEnd(job)).catch(complain);
 }
 
 /** The samples of what runs, else those of the open folder. */
 function drawSamples(job) {
-  const running = job?.state === "running" && job.project;
+  const running = job?.state === "running" && job.kind === "train" && job.project;
   const name = running ? job.project : project.exists ? project.name : "";
   showSamples(name, Boolean(running));
 }
@@ -169,6 +173,7 @@ async function start() {
   listen();
   stream.start();
   document.addEventListener("job:started", (event) => started(event.detail));
+  document.addEventListener("job:told", (event) => afterEnd(event.detail));
   for (const type of ["project:opened", "project:created"]) {
     document.addEventListener(type, drawJob);
     document.addEventListener(type, () => stream.watch(project.exists ? project.name : ""));

@@ -24,7 +24,8 @@ export function drawOutcome(job, title) {
   box.dataset.shown = mark;
   const notice = over ? (job.state === "succeeded" ? success(job) : failure(job, title)) : null;
   const show = () => box.dataset.shown === mark && redraw(box, () => put(notice));
-  if (over && job.diagnosis) completed(notice, job).then(show);
+  const more = [over && job.diagnosis && completed(notice, job), over && job.kind === "caption" && captioned(notice, job)];
+  if (more.some(Boolean)) Promise.all(more).then(show);
   else show();
   if (over && job.state !== "succeeded") addSaved(job, notice, mark);
 }
@@ -37,6 +38,10 @@ function put(notice) {
 /** With what the log says and the way out; without them when that part of the page can't be had. */
 const completed = (notice, job) =>
   import("./failure.js").then(({ explain }) => explain(notice, job)).catch(complain);
+
+/** With what a captioning run wrote and what it skipped. */
+const captioned = (notice, job) =>
+  import("./captionend.js").then(({ addResult }) => addResult(notice, job)).catch(complain);
 
 function success(job) {
   const outputs = [...(job.outputs ?? [])];

@@ -3,13 +3,19 @@
 import { at, post } from "./api.js";
 import { complain, confirmed, toast } from "./dialogs.js";
 import { el, find, findAll, icon, say } from "./dom.js";
-import { duration, loss } from "./format.js";
+import { duration, far, loss } from "./format.js";
 import { onPress } from "./press.js";
 import { bringFocusBack, holdingFocus, parting, spotOf, toRow } from "./rowfocus.js";
+import { OTHERS } from "./runkinds.js";
 import { pageOf, settingsWords, spoken, stateTag, took } from "./runwords.js";
 import { ended } from "./stream.js";
 
 const EDGE = 72; // pixels from the edge of the window in which dragging scrolls
+const TRAINING = {
+  lost: "What was learned since the last saved checkpoint is lost. Checkpoints and samples stay.",
+  stop: "Stop training",
+  keep: "Keep training",
+};
 const FASTEST = 14; // pixels a frame, at the very edge
 
 const box = find("[data-queue-box]");
@@ -91,13 +97,13 @@ const inFolder = (run) =>
 function drawProgress(run) {
   const row = findAll("[data-run]", now).find((one) => one.dataset.run === run.id);
   if (!row) return;
-  const { step, total, epoch, epochs, loss: value, eta_s } = run.progress;
+  const { step, total, unit, epoch, epochs, loss: value, eta_s } = run.progress;
   const bar = find("[data-bar]", row);
   if (total) bar.value = (step ?? 0) / total;
   else bar.removeAttribute("value");
   const parts = [
     run.stage ? `${run.stage.index} of ${run.stage.count}: ${run.stage.title}` : "Starting",
-    total && `${run.training ? "step" : ""} ${step ?? 0} / ${total}`.trim(),
+    total && `${run.training ? "step " : ""}${far(run.progress)}${unit === "image" ? " images" : ""}`,
     epoch && epochs && `epoch ${epoch} / ${epochs}`,
     value !== null && value !== undefined && `loss ${loss(value)}`,
     run.after_epoch && "stops after this epoch",
@@ -127,7 +133,7 @@ const waitingRow = (index) => (run) => {
       { className: "queue-words" },
       el("span", { className: "run-name", textContent: run.name }),
       inFolder(run),
-      el("span", { className: "quiet small numbers waiting-settings" }, ...settingsWords(run)),
+      el("span", { className: "quiet small numbers waiting-settings" }, ...(run.kind === "train" ? settingsWords(run) : [])),
     ),
     el(
       "div",
@@ -194,11 +200,12 @@ async function putBack(run) {
 async function askToStop(id) {
   const run = board.rows.get(id);
   const spot = spotOf(document.activeElement);
+  const words = OTHERS[run.kind] ?? TRAINING;
   const answer = await confirmed({
     title: `Stop “${run.name}”?`,
-    text: "What was learned since the last saved checkpoint is lost. Checkpoints and samples stay.",
-    yes: "Stop training",
-    no: "Keep training",
+    text: words.lost,
+    yes: words.stop,
+    no: words.keep,
     also: run.kind === "train" && run.stage?.name === "train" && !run.after_epoch ? "Stop after this epoch" : "",
   });
   bringFocusBack(spot);

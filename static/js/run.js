@@ -3,7 +3,7 @@
 import { at, get, post } from "./api.js";
 import { complain, confirmed, toast } from "./dialogs.js";
 import { el, find, findAll, icon, say } from "./dom.js";
-import { duration, loss, speed } from "./format.js";
+import { duration, far, loss, speed } from "./format.js";
 import { drop, elapsed, eta, known, shownJob, take, waiting } from "./jobs.js";
 import { isLost, redraw } from "./keepfocus.js";
 import { drawOutcome, forgetOutcome } from "./outcome.js";
@@ -11,16 +11,20 @@ import { onPress } from "./press.js";
 import { ended } from "./stream.js";
 
 const STAGES = ["Latents", "Text encoder", "Training"];
-const TITLES = {
-  queued: "Waiting in the queue",
+const TRAINING = {
   running: "Training in progress... Please wait.",
   succeeded: "Training completed",
   failed: "Training failed",
   stopped: "Training stopped",
   interrupted: "Training was interrupted",
-  deleted: "This run was deleted",
+  step: "Step",
+  log: "Training log",
+  question: "Stop this training?",
+  lost: "What was learned since the last saved checkpoint is lost. Checkpoints and samples stay.",
+  stop: "Stop training",
+  keep: "Keep training",
 };
-const KINDS = { caption: "Captioning", download: "Download" };
+const KINDS = { train: TRAINING }; // others are in runkinds.js, loaded at the first job of such a kind
 
 const card = find("[data-run-card]");
 const title = find("[data-run-title]", card);
@@ -30,6 +34,7 @@ const announcer = find("[data-announce]");
 let changed = () => {}; // called when a press here changed a job
 let asking = null; // the run the question whether to stop is about
 let spoken = "";
+let words = TRAINING; // of the job that is shown
 
 const fact = (name) => find(`[data-fact="${name}"]`, card);
 
@@ -38,18 +43,35 @@ export function drawRun() {
   drawQueue();
   const job = shownJob();
   if (!job) return;
+  const kind = job.kind ?? "train";
+  if (!KINDS[kind]) return learn(kind);
+  words = KINDS[kind];
   const stood = card.contains(document.activeElement);
   card.dataset.state = job.deleted ? "none" : job.state;
   drawTitle(job);
   drawStages(job);
   drawProgress(job);
   drawLastEpoch(job);
-  drawOutcome(job, TITLES[job.state]);
+  drawOutcome(job, words[job.state]);
   if (job.warning || warned) drawWarning(job);
   drawStop(job);
   announce(job);
   if (stood && isLost()) toTitle();
   if (asking && (asking !== job.id || ended(job))) find("[data-confirm]").close();
+}
+
+/** Get the words for a kind of job that does not train, then draw. */
+async function learn(kind) {
+  const { OTHERS } = await import("./runkinds.js").catch((error) => (complain(error), {}));
+  Object.assign(KINDS, { [kind]: TRAINING }, OTHERS);
+  drawRun();
+}
+
+/** What the state of a job is called. */
+function titleOf(job) {
+  if (job.deleted) return "This run was deleted";
+  if (job.state === "queued") return "Waiting in the queue";
+  return (job.state === "running" && words[job.stage?.name]) || words[job.state];
 }
 
 /** Bring the keyboard to the card. */
@@ -61,12 +83,7 @@ export function toTitle() {
 // -- drawing --------------------------------------------------------------------------------------
 
 function drawTitle(job) {
-  const kind = KINDS[job.kind];
-  const text = job.stopping
-    ? "Stopping…"
-    : kind && job.state === "running"
-      ? `${kind} in progress… Please wait.`
-      : TITLES[job.deleted ? "deleted" : job.state];
+  const text = job.stopping ? "Stopping…" : titleOf(job);
   if (title.dataset.shown !== text) {
     title.dataset.shown = text;
     const mark = {
@@ -110,16 +127,20 @@ function drawStages(job) {
 }
 
 function drawProgress(job) {
-  const { step, total, epoch, epochs, loss: value, seconds_per_step } = job.progress ?? {};
+  const progress = job.progress ?? {};
+  const { step, total, epoch, epochs, loss: value, unit } = progress;
   const bar = find("[data-run-bar]", card);
   if (job.state === "succeeded") bar.value = 1;
   else if (total) bar.value = (step ?? 0) / total;
   else if (job.state === "running") bar.removeAttribute("value");
   else bar.value = 0;
-  say(fact("step"), total ? `${step ?? 0} / ${total}` : "–");
+  say(fact("step"), total ? far(progress) : "–");
+  say(fact("step").previousElementSibling, unit === "B" ? "Downloaded" : words.step);
+  for (const name of ["epoch", "loss"]) fact(name).parentElement.hidden = words !== TRAINING;
+  say(find("#log-title"), words.log);
   say(fact("epoch"), epoch ? `${epoch} / ${epochs ?? "?"}` : "–");
   say(fact("loss"), loss(value));
-  say(fact("speed"), speed(seconds_per_step));
+  say(fact("speed"), speed(progress));
   tick();
 }
 
@@ -161,9 +182,9 @@ function announce(job) {
 }
 
 function inWords(job) {
-  if (job.deleted) return TITLES.deleted;
+  if (job.deleted) return titleOf(job);
   if (job.stopping) return "Stopping…";
-  if (job.state !== "running" || !job.stage) return `${TITLES[job.state]} ${job.reason ?? ""}`;
+  if (job.state !== "running" || !job.stage) return `${titleOf(job)} ${job.reason ?? ""}`;
   const { step, total } = job.progress ?? {};
   const tenth = total ? Math.floor((10 * (step ?? 0)) / total) * 10 : null;
   const far = `Stage ${job.stage.index} of ${job.stage.count}, ${job.stage.title}${tenth ? `: ${tenth} percent` : ""}.`;
@@ -175,7 +196,7 @@ function inWords(job) {
 function drawStop(job) {
   stopButton.hidden = Boolean(job.deleted || ended(job));
   stopButton.ariaDisabled = job.stopping ? "true" : null;
-  const text = job.stopping ? "Stopping…" : job.state === "queued" ? "Take out of the queue" : "Stop training";
+  const text = job.stopping ? "Stopping…" : job.state === "queued" ? "Take out of the queue" : words.stop;
   say(find("[data-stop-label]", stopButton), text);
 }
 
@@ -185,10 +206,10 @@ async function askToStop() {
   if (job.state === "queued") return takeOut(job);
   asking = job.id;
   const answer = await confirmed({
-    title: "Stop this training?",
-    text: "What was learned since the last saved checkpoint is lost. Checkpoints and samples stay.",
-    yes: "Stop training",
-    no: "Keep training",
+    title: words.question,
+    text: words.lost,
+    yes: words.stop,
+    no: words.keep,
     also: job.kind === "train" && !job.after_epoch ? "Stop after this epoch" : "",
   });
   asking = null;

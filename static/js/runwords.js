@@ -63,6 +63,11 @@ const NAMED = 5; // so many runs are named before a deletion
 
 /** The question before runs are deleted, in words: {title, text}. */
 export function deletion(runs) {
+  if (runs.length === 1 && runs[0].kind === "caption")
+    return {
+      title: `Delete “${runs[0].name ?? runs[0].title}” from the list?`,
+      text: "The run goes from this list, with its notes. The captions it wrote, images and log file stay in the folder.",
+    };
   if (runs.length === 1)
     return {
       title: `Delete “${runs[0].name}” from the list?`,

@@ -1,9 +1,9 @@
 /** The header line and the tab's title, on every page: folder, what runs, step, time left, RAM, VRAM. */
 
 import { find, say } from "./dom.js";
-import { STATES, TONES, duration } from "./format.js";
+import { STATES, TONES, duration, far } from "./format.js";
 
-const STAGES = { latents: "Latents", text_encoder: "Text encoder" };
+const STAGES = { latents: "Latents", text_encoder: "Text encoder", fetch: "Downloading", caption: "Captioning" };
 const THREAD = { failed: "danger", succeeded: "good", stopped: "quiet", interrupted: "quiet" };
 
 let reached = true; // false while the server can't be reached: what stands here is old
@@ -24,10 +24,12 @@ export function drawStatus(job, { name = "", left = null, href = "#run" } = {}) 
   state.dataset.tone = !reached ? "danger" : job ? TONES[job.state] : "quiet";
   if (state.getAttribute("href") !== href) state.href = href;
   say(state, !reached ? "No connection" : job ? wordFor(job) : "Idle");
-  const { step, total } = job?.progress ?? {};
+  const { total, unit } = job?.progress ?? {};
   const counts = running && Boolean(total);
-  find('[data-status-part="step"]').hidden = !counts;
-  if (counts) say(part("step"), `${step ?? 0}/${total}`);
+  const step = part("step");
+  step.parentElement.hidden = !counts;
+  say(step.previousElementSibling, { B: "Done", image: "Images" }[unit] ?? "Step");
+  if (counts) say(step, far(job.progress, "/"));
   find('[data-status-part="eta"]').hidden = !running || left === null;
   if (running) say(part("eta"), duration(left));
   drawThread(job);
@@ -48,9 +50,9 @@ function drawThread(job) {
 }
 
 function drawTitle(job, name, counts) {
-  const { step, total } = job?.progress ?? {};
+  const { step, total, unit } = job?.progress ?? {};
   let head = name;
-  if (counts) head = `${Math.floor((100 * (step ?? 0)) / total)} % · ${step ?? 0}/${total} · ${job.project}`;
+  if (counts) head = `${Math.floor((100 * (step ?? 0)) / total)} % · ${far(job.progress, "/")}${unit === "image" ? " images" : ""} · ${job.project}`;
   else if (job && job.state !== "queued") head = `${wordFor(job)} · ${job.project ?? job.title}`;
   const title = head ? `${head} – MusubiTLX` : "MusubiTLX";
   if (document.title !== title) document.title = title;

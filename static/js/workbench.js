@@ -106,8 +106,8 @@ function step() {
   };
 }
 
-/** Those the step applies to: all, or the ones shown. */
-const targets = () => (filtered() ? allCards().filter((card) => !card.node.hidden).map((card) => card.name) : null);
+/** The names of the images shown, which a step applies to; null: all. */
+export const targets = () => (filtered() ? allCards().filter((card) => !card.node.hidden).map((card) => card.name) : null);
 
 function drawPanel() {
   const replacing = form.elements.kind.value === "replace";
@@ -200,7 +200,7 @@ async function apply(event) {
 }
 
 /** Take the last step of a folder back; `at` names which one is meant. */
-async function undo(folder, at_s) {
+export async function undo(folder, at_s) {
   try {
     await settleCaptions();
     const { restored, left } = await post(at("projects", folder, "captions", "undo"), { at: at_s });
@@ -241,6 +241,9 @@ export function startWorkbench() {
     await undo(project.name, project.data?.last_edit?.at);
     if (find("[data-undo]", bench).hidden) find("[data-edit]", bench).focus();
   });
+  find("[data-caption]", bench).addEventListener("click", () =>
+    import("./captioner.js").then(({ openCaptioner }) => openCaptioner()).catch(complain),
+  );
   form.addEventListener("input", previewLater);
   form.addEventListener("submit", apply);
   find("[data-edit-close]", panel).addEventListener("click", () => (togglePanel(), find("[data-edit]", bench).focus()));
