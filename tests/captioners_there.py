@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from support import ROOT, clean_environment
+from hubs import fill
+from support import ROOT, STANDINS, clean_environment
 
 from musubitlx.captioners import BY_ID
 from musubitlx.home import Home
@@ -41,3 +43,18 @@ def install(home: Path, tiny: Path, *models: str) -> None:
         folder = BY_ID[name].folder(Home(home))
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(tiny / name, folder)
+
+
+def stand_in_python(folder: Path) -> Path:
+    """Make a program that passes for a Python with torch, see standins/captioner.py."""
+    python = folder / "caption-python"
+    script = STANDINS / "captioner.py"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+def look_alike(home: Path, *models: str) -> None:
+    """Put folders in place that look like those of caption models, some bytes each."""
+    for name in models:
+        fill(BY_ID[name].folder(Home(home)), width=4)
