@@ -58,11 +58,13 @@ def until(condition, seconds: float = 60):
 
 @pytest.fixture
 def slow(monkeypatch):
-    """Each token takes a while."""
+    """Each token takes a while, and says so if a stop was asked for before it."""
     token = Watch.token
 
     def slowly(self):
         time.sleep(0.01)
+        if self.stop.number:
+            print("LATE", flush=True)
         return token(self)
 
     monkeypatch.setattr(Watch, "token", slowly)
@@ -100,6 +102,7 @@ def test_asked_to_stop_it_ends_after_the_token(folder, tmp_path, slow, number):
     assert len(shown(log)) == 3  # none of the second batch, which was cut off
     assert folder.texts() == shown(log)
     assert "Stopped." in log.read_text()
+    assert log.read_text().count("LATE") == 1  # the one that noticed
 
 
 def test_asked_to_stop_while_it_loads_it_ends_at_once(folder, tmp_path, monkeypatch):

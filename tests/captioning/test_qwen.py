@@ -110,7 +110,7 @@ def test_loading_takes_no_more_memory_than_the_result(medium, tmp_path):
     file = medium[1].stat().st_size
     assert told["bf16"][1] < 0.2 * file  # mapped from the file
     kept, peak = told["fp8"]
-    assert 0.45 * file < kept < 0.65 * file
+    assert 0.4 * file < kept < 0.65 * file
     assert peak < kept + 0.25 * file  # a piece of a tensor, and what malloc keeps in hand
 
 
