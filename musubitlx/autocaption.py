@@ -19,7 +19,7 @@ from musubitlx.captioned import FOLDER
 from musubitlx.captioners import GB, Captioner, Wish
 from musubitlx.checks import Place, take_log
 from musubitlx.commands import QUEUE
-from musubitlx.errors import Invalid, ManyInvalid, UserError
+from musubitlx.errors import Invalid, ManyInvalid, UserError, disk_error
 from musubitlx.home import PACKAGE_ROOT, RESERVE_BYTES
 from musubitlx.jobs import Plan, Stage
 from musubitlx.projects import Image, Project
@@ -42,7 +42,7 @@ CPU_RAM_BYTES = 20 * GB  # below this Qwen-VL on the CPU reads its weights from 
 
 @dataclass
 class Found:
-    """What was found before a start; `images` get a caption, `kept` stay as they are.
+    """What was found before a start: `images` get a text, `kept` captions stay as they are.
 
     `download` is how many bytes still have to be fetched, about.
     """
@@ -91,6 +91,10 @@ def plan(place: Place, project: Project, wish: Wish) -> Plan:
     found = check(place, project, wish, starting=True)
     if found.errors:
         raise ManyInvalid(found.errors)
+    try:
+        (project.hidden / FOLDER).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, error.filename) from error
     take_log(found.plan, lambda started: _log(project, wish, started))
     return found.plan
 
@@ -104,7 +108,8 @@ def _images(project: Project, wish: Wish, found: Found) -> None:
     chosen = _chosen(images, wish)
     bare = [image for image in chosen if not image.caption]
     taken = chosen if wish.trial or wish.mode != "keep" else bare
-    found.images, found.kept = len(taken), len(images) - len(taken)
+    found.images = len(taken)
+    found.kept = sum(bool(image.caption) for image in images if image not in taken)
     if not images:
         found.errors.append(
             Invalid(
@@ -421,7 +426,5 @@ def _log(project: Project, wish: Wish, started: float) -> Path:
     """Where the log of a run goes: beside the images, of a trial among what is not kept long."""
     stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(started))
     if wish.trial:
-        folder = project.hidden / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"trial_{stamp}.log"
+        return project.hidden / FOLDER / f"trial_{stamp}.log"
     return project.path / f"captioning_log_{stamp}.log"

@@ -10,11 +10,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from musubitlx.home import is_component
+from musubitlx.home import is_component, stamp_of
 from musubitlx.projects import Project
 
 FOLDER = "captioned"
 KEPT = 50  # runs of which the rows are kept, the newest
+PILES = ("*.jsonl", "names-*.json", "trial_*.log")  # rows, chosen images, logs of trials
 MAX_BYTES = 200_000_000  # nothing longer was written by us
 
 
@@ -28,11 +29,17 @@ def begin(project: Project, run: str) -> Path:
     path = path_of(project, run)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    older = sorted(path.parent.glob("*.jsonl"), key=lambda one: one.stat().st_mtime_ns)
-    for one in older[:-KEPT]:
-        with suppress(OSError):
-            one.unlink()
+    for pattern in PILES:
+        older = sorted(path.parent.glob(pattern), key=_modified)
+        for one in older[:-KEPT]:
+            with suppress(OSError):
+                one.unlink()
     return path
+
+
+def _modified(path: Path) -> int:
+    stamp = stamp_of(path)
+    return stamp.modified if stamp else 0
 
 
 def append(path: Path, row: dict) -> None:

@@ -48,9 +48,9 @@ DETAILS = {
 class Captioner:
     """One caption model: `repo` on the hub has its files, all or those that are small.
 
-    `max_tokens` is the default length; `transformers` the oldest version that has the model,
-    and `not_with` versions that are broken for it; `download_bytes` is about; `vram` says, by
-    how the weights are held, about how many bytes of VRAM must be free.
+    `max_tokens` is the default length; `transformers` the oldest version that has the model;
+    `download_bytes` is about; `vram` says, by how the weights are held, about how many bytes of
+    VRAM must be free.
     """
 
     id: str

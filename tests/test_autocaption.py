@@ -122,9 +122,9 @@ def the_error(found: autocaption.Found) -> Invalid:
         ("all", "replace", 3, 0),
         ("empty", "keep", 2, 1),
         ("empty", "replace", 2, 1),
-        (["a.jpg", "b.jpg"], "keep", 1, 2),
-        (["a.jpg", "b.jpg"], "replace", 2, 1),
-        (["b.jpg", "gone.jpg"], "keep", 1, 2),
+        (["a.jpg", "b.jpg"], "keep", 1, 1),
+        (["a.jpg", "b.jpg"], "replace", 2, 0),
+        (["b.jpg", "gone.jpg"], "keep", 1, 1),
     ],
 )
 def test_it_is_said_how_many_get_a_caption(world, folder, which, mode, images, kept):

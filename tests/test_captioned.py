@@ -113,10 +113,14 @@ def test_what_is_no_row_is_left_out(folder, line):
 
 
 def test_the_rows_of_old_runs_do_not_pile_up(folder):
+    place = folder.hidden / captioned.FOLDER
     for number in range(captioned.KEPT + 5):
         captioned.begin(folder, f"run-{number:03d}")
-    left = sorted(path.stem for path in (folder.hidden / captioned.FOLDER).glob("*.jsonl"))
-    assert len(left) == captioned.KEPT and left[-1] == f"run-{captioned.KEPT + 4:03d}"
+        (place / f"names-{number:03d}.json").touch()
+    captioned.begin(folder, "run-last")
+    left = sorted(path.name for path in place.glob("*.jsonl"))
+    assert len(left) == captioned.KEPT and left[-1] == "run-last.jsonl"
+    assert len(list(place.glob("names-*.json"))) == captioned.KEPT
 
 
 def test_texts_of_any_language_come_back(folder):

@@ -137,7 +137,8 @@ def test_only_what_was_asked_for_is_written(captioning):
     server = captioning()
     names = sorted(captions_of(server))
     server.put(f"/api/projects/ball/images/{names[0]}/caption", {"text": "mine"})
-    server.wait_for(start(server, which=names[:2], mode="append"))
+    job = start(server, which=names[:2], mode="append")
+    assert server.wait_for(job)["state"] == "succeeded", server.log(job)
     first, second, *others = (captions_of(server)[name] for name in names)
     assert first.startswith("mine, ") and second and not any(others)
 
