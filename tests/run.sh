@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # The one test command: makes .test-venv, installs what the tests need, lints, and runs pytest with
 # the arguments given:  bash tests/run.sh [-k word] [tests/test_x.py ...]
-# Exit status: pytest's; where that is 0 and a lint found something, 1.
+# The tests of the captioning program come last, in environments of their own (with torch). With
+# NO_CAPTIONING=1, and where the arguments choose tests, those are left out.
+# Exit status: pytest's; where that is 0 and something else failed, 1.
 set -eu
 cd -- "$(dirname -- "$0")/.."
 
@@ -43,7 +45,7 @@ lint() {
     .test-venv/bin/ruff check . || failed=1
     .test-venv/bin/ruff format --check . || failed=1
     if command -v shellcheck >/dev/null; then
-        shellcheck ./*.sh tests/*.sh .ci/run || failed=1
+        shellcheck ./*.sh tests/*.sh tests/captioning/*.sh .ci/run || failed=1
     else
         shout "no shellcheck: the shell scripts were not checked"
     fi
@@ -58,7 +60,22 @@ workers() {
     echo $((cores < 6 ? cores : 6))
 }
 
+# Whether arguments choose some of the tests.
+chooses() {
+    local argument
+    for argument in "$@"; do
+        case "$argument" in -k | -m | tests/*) return 0 ;; esac
+    done
+    return 1
+}
+
+if chooses "$@"; then NO_CAPTIONING=1; fi
+
 install_packages
+captioning=0
+if [ -z "${NO_CAPTIONING:-}" ]; then
+    bash tests/captioning/run.sh --setup || captioning=1
+fi
 
 MUSUBITLX_CHROMIUM=$(find_chromium)
 if [ -z "$MUSUBITLX_CHROMIUM" ]; then
@@ -73,6 +90,10 @@ lint_status=0
 lint || lint_status=1
 status=0
 .test-venv/bin/python -m pytest -n "$(workers)" --dist loadfile --no-loadscope-reorder "$@" || status=$?
+if [ -z "${NO_CAPTIONING:-}" ]; then
+    bash tests/captioning/run.sh || captioning=1
+fi
 [ "$lint_status" = 0 ] || shout "ruff or shellcheck found something, see above"
+[ "$captioning" = 0 ] || shout "the tests of the captioning program failed, see above"
 [ "$status" = 0 ] || exit "$status"
-exit "$lint_status"
+exit $((lint_status || captioning))
