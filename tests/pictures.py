@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from captioners_there import look_alike, stand_in_python  # noqa: E402
 from support import Program, wait_until  # noqa: E402
 
 SETTINGS = {
@@ -113,10 +114,17 @@ def compare(page) -> None:
     page.get_by_role("button", name="Compare").click()
 
 
+def captions(page) -> None:
+    page.get_by_role("button", name="Auto-caption images").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("BLIP large", exact=True).click()
+
+
 VIEWS = {  # name: size, what is done on the page first
     "page": (DESK, None),
     "phone": (PHONE, None),
     "images": (DESK, images),
+    "captions": (DESK, captions),
     "settings": (DESK, settings),
     "chart": (DESK, chart),
     "compare": (DESK, compare),
@@ -152,8 +160,13 @@ def main() -> None:
     """Make every picture anew."""
     (ROOT / "docs/pictures").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        slow = {"MUSUBITLX_PRACTICE_STEP_DELAY": "0.08"}
-        server = Program(Path(folder) / "home", "--practice", env=slow).start()
+        home = Path(folder) / "home"
+        look_alike(home, "blip-large")
+        environment = {
+            "MUSUBITLX_PRACTICE_STEP_DELAY": "0.08",
+            "MUSUBITLX_CAPTION_PYTHON": str(stand_in_python(Path(folder))),
+        }
+        server = Program(home, "--practice", env=environment).start()
         try:
             prepare(server)
             take(server)
