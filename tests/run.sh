@@ -21,11 +21,12 @@ install_packages() {
     fi
 }
 
-# Print the first Chromium that starts; nothing if there is none.
+# Print the first Chromium that starts; nothing if there is none. The one without a window's parts
+# is a quarter faster.
 find_chromium() {
     local candidate
     for candidate in "${CHROMIUM:-}" "${MUSUBITLX_CHROMIUM:-}" \
-        chromium chromium-browser google-chrome google-chrome-stable; do
+        chromium-headless-shell chromium chromium-browser google-chrome google-chrome-stable; do
         if [ -n "$candidate" ] && "$candidate" --version >/dev/null 2>&1; then
             command -v -- "$candidate" && return
         fi
@@ -36,8 +37,12 @@ find_chromium() {
 install_chromium() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
     shout "no Chromium found: installing Debian's"
-    { apt-get update && apt-get install -y --no-install-recommends chromium; } >&2 ||
-        shout "that failed"
+    local package
+    apt-get update >&2 || true
+    for package in chromium-headless-shell chromium; do
+        apt-get install -y --no-install-recommends "$package" >&2 && return
+    done
+    shout "that failed"
 }
 
 lint() {
