@@ -56,14 +56,9 @@ def joined(text: str) -> str:
 
 def load(asked: Asked, place: Place) -> Blip:
     """Load it from the folder with its files; UserError if they can't be used."""
-    folder = asked.weights
-    captioner.require(folder, (captioner.CONFIG,), (captioner.PREPROCESSOR,), captioner.TOKENIZERS)
-    captioner.check_weights(folder)
-    kind = captioner.quiet_transformers().BlipForConditionalGeneration
-    with captioner.reading(folder):
-        processor = captioner.image_processor("BlipImageProcessor", folder)
-        words = captioner.tokenizer(folder)
-        model, lacks = captioner.load_filled(kind, folder, may_lack=LEFT_OUT)
+    processor, words, model, lacks = captioner.load_whole(
+        "BlipForConditionalGeneration", "BlipImageProcessor", asked.weights, may_lack=LEFT_OUT
+    )
     if lacks:
         tie_head(model)
     model = model.to(place.device, place.dtype)

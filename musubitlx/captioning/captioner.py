@@ -106,6 +106,21 @@ def tokenizer(folder: Path, **more):
     return AutoTokenizer.from_pretrained(str(folder), **more)
 
 
+def load_whole(kind: str, processor: str, folder: Path, *, may_lack: Iterable[str] = ()):
+    """Load image processor, tokenizer and model of a folder that has all of it.
+
+    Returns the three and which weights are missing, see `load_filled`; UserError if the files
+    can't be used. `kind` and `processor` are classes of transformers.
+    """
+    require(folder, (CONFIG,), (PREPROCESSOR,), TOKENIZERS)
+    check_weights(folder)
+    model_kind = getattr(quiet_transformers(), kind)
+    with reading(folder):
+        looks, words = image_processor(processor, folder), tokenizer(folder)
+        model, lacks = load_filled(model_kind, folder, may_lack=may_lack)
+    return looks, words, model, lacks
+
+
 def load_filled(kind: type, folder: Path, *, may_lack: Iterable[str] = ()):
     """Load a model with every weight from the files; return it and those of `may_lack` missing.
 

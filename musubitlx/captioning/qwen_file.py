@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from musubitlx.tensors import Tensor, read_header
 HEAD, TABLE = "lm_head.weight", "model.embed_tokens.weight"
 RENAMED = (("model.", "model.language_model."), ("visual.", "model.visual."))  # transformers 4.52
 NEWER = "model.language_model."
-PLAIN = ("BF16", "F16", "F32")
+PLAIN = {"BF16": 2, "F16": 2, "F32": 4}  # types that are read, bytes a number
 GET = "Take the file the models section of the page offers, qwen_2.5_vl_7b.safetensors."
 
 Held = dict[str, tuple[Path, Tensor]]  # by key
@@ -86,6 +87,11 @@ def _refuse(name: str, what: str, weights: Iterable[str]) -> None:
         raise UserError(
             f"{len(found)} {what} {name}: {listed(found)}.", hint=f"It is another model. {GET}"
         )
+
+
+def size(tensor: Tensor) -> int:
+    """How many bytes a tensor takes in its file."""
+    return math.prod(tensor.shape) * PLAIN[tensor.dtype]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from musubitlx.bars import BYTES, Bar
 from musubitlx.captioning import fp8, qwen_file
 from musubitlx.captioning.captioner import AGAIN, CONFIG
 from musubitlx.captioning.devices import Place
@@ -66,9 +67,14 @@ def build(folder: Path, file: Path, place: Place):
     model, tied = empty(folder)
     wanted = {name: tuple(one.shape) for name, one in model.state_dict().items()}
     keys = qwen_file.matched(file.name, held, wanted, tied=tied)
+    sizes = {weight: qwen_file.size(held[key][1]) for weight, key in keys.items()}
+    bar, done = Bar("Loading", sum(sizes.values()), BYTES), 0
     with qwen_file.tensors_of(held) as read:
         for weight, key in keys.items():
             _fill(model, weight, read(key), place)
+            done += sizes[weight]
+            bar.show(done)
+    bar.end()
     fp8.forget_buffers()
     _bring_buffers(model, place.device)
     return model.eval().requires_grad_(False)

@@ -59,13 +59,8 @@ class VitGpt2(LoadedCaptioner):
 
 def load(asked: Asked, place: Place) -> VitGpt2:
     """Load it from the folder with its files; UserError if they can't be used."""
-    folder = asked.weights
-    captioner.require(folder, (captioner.CONFIG,), (captioner.PREPROCESSOR,), captioner.TOKENIZERS)
-    captioner.check_weights(folder)
-    kind = captioner.quiet_transformers().VisionEncoderDecoderModel
-    with captioner.reading(folder):
-        processor = captioner.image_processor("ViTImageProcessor", folder)
-        words = captioner.tokenizer(folder)
-        model, _ = captioner.load_filled(kind, folder, may_lack=UNUSED)
+    processor, words, model, _ = captioner.load_whole(
+        "VisionEncoderDecoderModel", "ViTImageProcessor", asked.weights, may_lack=UNUSED
+    )
     model = model.to(place.device, place.dtype)
     return VitGpt2(model, processor, words, asked.wish.max_tokens)

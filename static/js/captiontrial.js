@@ -133,9 +133,9 @@ function stateOf(job, result) {
 }
 
 function progressOf(job) {
-  const { total } = job.progress;
+  const { total, unit } = job.progress;
   const left = eta(job);
-  if (job.stage?.name !== "fetch") return total ? "Captioning…" : "Loading the model…";
+  if (job.stage?.name !== "fetch") return unit === "image" ? "Captioning…" : "Loading the model…";
   const parts = [total && far(job.progress), speed(job.progress), left !== null && `${duration(left)} left`];
   return `Downloading the model: ${parts.filter((part) => part && part !== "–").join(" · ") || "starting…"}`;
 }

@@ -135,7 +135,7 @@ function drawProgress(job) {
   else if (job.state === "running") bar.removeAttribute("value");
   else bar.value = 0;
   say(fact("step"), total ? far(progress) : "–");
-  say(fact("step").previousElementSibling, unit === "B" ? "Downloaded" : words.step);
+  say(fact("step").previousElementSibling, unit === "B" ? (job.stage?.name === "caption" ? "Loaded" : "Downloaded") : words.step);
   for (const name of ["epoch", "loss"]) fact(name).parentElement.hidden = words !== TRAINING;
   say(find("#log-title"), words.log);
   say(fact("epoch"), epoch ? `${epoch} / ${epochs ?? "?"}` : "–");

@@ -19,6 +19,7 @@ from musubi_here import GIVEN, needs_musubi
 from support import ROOT, clean_environment, picture
 
 from musubitlx.captioners import BY_ID
+from musubitlx.captioning.qwen_weights import SEVEN_B
 from musubitlx.home import Home, read_json
 from musubitlx.tensors import read_header
 
@@ -63,7 +64,10 @@ def test_musubis_environment_captions(server, model):
 def test_the_text_encoder_of_training_captions(server):
     assert server.put("/api/models/text_encoder", {"path": TEXT_ENCODER})["whole"]
     config = BY_ID["qwen-vl"].folder(Home(server.home)) / "config.json"
-    config.write_text(json.dumps({**read_json(config), **shape_of(TEXT_ENCODER)}))
+    tiny = read_json(config)
+    marks = {name: number for name, number in tiny.items() if name.endswith("token_id")}
+    shape = shape_of(TEXT_ENCODER)
+    config.write_text(json.dumps({"model_type": tiny["model_type"], **shape, **marks}))
     assert all(caption(server, "qwen-vl").values())
 
 
@@ -79,29 +83,18 @@ def shape_of(path: str) -> dict:
     seen = tensors["visual.blocks.0.mlp.gate_proj.weight"].shape
     blocks = count(r"visual\.blocks\.(\d+)\.")
     layers = count(r"model\.layers\.(\d+)\.")
+    vision = {
+        "depth": blocks,
+        "hidden_size": seen[1],
+        "intermediate_size": seen[0],
+        "fullatt_block_indexes": [blocks - 1],
+    }
     return {
+        **SEVEN_B,
         "vocab_size": vocabulary,
         "hidden_size": width,
         "intermediate_size": inner,
         "num_hidden_layers": layers,
         "max_window_layers": layers,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-        "vision_config": {
-            "depth": blocks,
-            "hidden_size": seen[1],
-            "intermediate_size": seen[0],
-            "num_heads": 16,
-            "in_channels": 3,
-            "in_chans": 3,
-            "patch_size": 14,
-            "spatial_patch_size": 14,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "window_size": 112,
-            "fullatt_block_indexes": [blocks - 1],
-            "out_hidden_size": width,
-            "tokens_per_second": 2,
-        },
+        "vision_config": {**SEVEN_B["vision_config"], **vision},
     }
