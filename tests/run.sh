@@ -69,7 +69,7 @@ workers() {
 chooses() {
     local argument
     for argument in "$@"; do
-        case "$argument" in -k | -m | tests/*) return 0 ;; esac
+        case "$argument" in -k | tests/*) return 0 ;; esac
     done
     return 1
 }

@@ -40,6 +40,7 @@ def open_ball(server, visit):
 # -- uploading -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_an_archive_and_single_files_can_be_dropped_together(live_server, visit):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -69,6 +70,7 @@ def test_a_connection_that_breaks_is_taken_up_again_by_itself(live_server, visit
     assert len(broken) == 2
 
 
+@pytest.mark.fine
 def test_an_answer_that_got_lost_adds_nothing_twice(live_server, visit):
     page = visit(live_server.url)
     sent = []
@@ -241,6 +243,7 @@ def test_two_pages_that_write_one_caption_are_told_and_nothing_is_lost(ball, vis
     expect(caption(first, 1)).to_have_value("by the second")
 
 
+@pytest.mark.fine
 def test_the_other_text_can_be_taken(ball, visit):
     page = open_ball(ball, visit)
     page.route("**/caption*", lambda route: route.abort())
@@ -268,6 +271,7 @@ def test_a_caption_typed_while_the_server_is_away_is_there_after_a_reload(ball, 
     wait_until(lambda: text_of(ball, 3) == "typed into the void", what="it to be saved after all")
 
 
+@pytest.mark.fine
 @pytest.mark.parametrize("told", [True, False], ids=["with its stream", "without"])
 def test_an_answer_lost_on_the_way_is_no_conflict_with_oneself(ball, visit, told):
     page = open_ball(ball, visit)
@@ -302,6 +306,7 @@ def test_a_run_does_not_start_while_a_caption_is_not_saved(ball, visit):
     assert ball.get("/api/jobs") == []
 
 
+@pytest.mark.fine
 def test_an_undo_is_of_the_folder_it_was_offered_for(ball, visit):
     ball.upload("other", pictures(2))
     page = open_ball(ball, visit)
@@ -366,6 +371,7 @@ def test_find_and_replace_shows_its_hits_and_can_be_undone(ball, visit):
     expect(page.get_by_role("button", name="Undo last step")).to_be_hidden()
 
 
+@pytest.mark.fine
 def test_text_is_put_in_front_of_the_filtered_ones_only(ball, visit):
     page = open_ball(ball, visit)
     page.get_by_label("Search captions and file names").fill("blue")
@@ -378,6 +384,7 @@ def test_text_is_put_in_front_of_the_filtered_ones_only(ball, visit):
     assert [text_of(ball, n) for n in (0, 2, 3)] == ["a red ball", "a cube", ""]
 
 
+@pytest.mark.fine
 def test_what_is_being_typed_counts_for_a_bulk_step(ball, visit):
     page = open_ball(ball, visit)
     page.get_by_role("button", name="Edit many…").click()
@@ -414,6 +421,7 @@ def test_dataset_health_names_copies_and_removes_them_with_undo(ball, visit):
     wait_until(lambda: (ball.home / "output/ball/copy of it.jpg").exists(), what="the undo")
 
 
+@pytest.mark.fine
 def test_a_picture_put_there_by_hand_is_mended_from_the_page(ball, visit):
     from PIL import Image
 

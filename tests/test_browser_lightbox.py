@@ -99,6 +99,7 @@ def test_c_ends_the_comparison_and_the_keys_go_on(lightbox):
     expect(page.get_by_role("slider", name="Wipe")).to_be_focused()
 
 
+@pytest.mark.fine
 def test_a_control_that_goes_leaves_the_focus_to_the_picture(lightbox):
     page = lightbox()
     dialog(page).get_by_role("button", name="Best one").focus()
@@ -108,6 +109,7 @@ def test_a_control_that_goes_leaves_the_focus_to_the_picture(lightbox):
     expect(dialog(page).get_by_role("heading", name="Epoch 1")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_after_a_click_on_the_words_the_keys_go_on(lightbox):
     page = lightbox()
     dialog(page).get_by_text(NEW, exact=True).click()
@@ -128,6 +130,7 @@ def test_the_focus_comes_back_to_a_sample_that_was_drawn_anew(lightbox, steps):
     expect(link(page, "Epoch 1", "a harbour" if steps else NEW)).to_be_focused()
 
 
+@pytest.mark.fine
 def test_the_focus_comes_back_to_the_picture_of_a_file(folder, visit):
     page = visit(f"{folder.url}/?project=ball")
     picture = page.get_by_role("link", name="Samples of Epoch 1")
@@ -141,6 +144,7 @@ def test_the_focus_comes_back_to_the_picture_of_a_file(folder, visit):
     expect(picture).to_be_focused()
 
 
+@pytest.mark.fine
 def test_after_a_swap_the_focus_comes_to_the_fold_of_the_run(lightbox):
     page = lightbox()
     compare(page)
@@ -158,6 +162,7 @@ RING = """() => {
 }"""
 
 
+@pytest.mark.fine
 def test_the_focus_ring_stays_as_large_as_the_stage(lightbox):
     page = lightbox()
     page.keyboard.press("ArrowUp")
@@ -192,6 +197,7 @@ def zoom_of(page) -> float:
     )
 
 
+@pytest.mark.fine
 def test_a_pinch_leaves_the_wipe_where_it_was(lightbox):
     page = lightbox(**on_phone(PHONE))
     compare(page)
@@ -224,6 +230,7 @@ def test_a_tap_sets_the_wipe_and_a_finger_draws_it(lightbox):
 # -- small screens ---------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_held_sideways_the_picture_has_the_height_of_the_phone(lightbox):
     page = lightbox(**on_phone(SIDEWAYS))
     assert stage(page)["height"] > 370
@@ -273,6 +280,7 @@ def test_what_a_finger_is_to_hit_is_large_enough(lightbox, size):
 # -- two runs --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_samples_of_two_runs_are_told_apart(lightbox):
     page = lightbox(**on_phone(PHONE))
     compare(page)
@@ -312,6 +320,7 @@ def picture_in_view(page) -> float:
     )
 
 
+@pytest.mark.fine
 def test_the_picture_stays_in_view_wherever_one_zooms_and_pans(lightbox):
     page = lightbox()
     page.keyboard.press("1")
@@ -355,6 +364,7 @@ def test_back_closes_the_full_view_and_nothing_else(lightbox):
 STATE = "({ href: location.href, state: history.state, y: Math.round(scrollY) })"
 
 
+@pytest.mark.fine
 def test_closed_otherwise_the_entry_is_taken_back_and_the_page_stays_put(folder, visit):
     page = visit(f"{folder.url}/?project=ball#here")
     link(page, "Epoch 1").scroll_into_view_if_needed()
@@ -427,12 +437,14 @@ def test_dialogs_over_one_another_close_one_by_one(boxes):
     assert boxes.url.endswith("/runs")
 
 
+@pytest.mark.fine
 def test_both_closed_at_once_take_both_entries_back(boxes):
     boxes.evaluate("window.two = [box('run'), box('chart')], 0")
     boxes.evaluate("two.forEach((one) => one.close())")
     assert (open_ones(boxes), depth(boxes)) == ([], 0)
 
 
+@pytest.mark.fine
 def test_a_dialog_that_follows_another_stands_on_its_entry(boxes):
     boxes.evaluate("(box('one').close(), box('two')), 0")
     assert (open_ones(boxes), depth(boxes), length(boxes)) == (["two"], 1, 3)
@@ -459,6 +471,7 @@ NAMED = """() => {
 }"""
 
 
+@pytest.mark.fine
 @pytest.mark.parametrize("way", ["back", "Escape"])
 @pytest.mark.parametrize("start", ["", "#run=7"], ids=["opened", "named"])
 def test_an_address_that_names_the_dialog_goes_with_it(boxes, way, start):
@@ -473,6 +486,7 @@ def test_an_address_that_names_the_dialog_goes_with_it(boxes, way, start):
     assert boxes.evaluate("location.href").endswith("/runs")
 
 
+@pytest.mark.fine
 def test_after_a_reload_two_dialogs_leave_one_empty_step_at_most(boxes):
     boxes.evaluate("box('run'), box('chart'), 0")
     boxes.reload()
@@ -483,6 +497,7 @@ def test_after_a_reload_two_dialogs_leave_one_empty_step_at_most(boxes):
     assert boxes.url == "about:blank"
 
 
+@pytest.mark.fine
 def test_a_dialog_that_opens_again_after_a_reload_closes_on_back(boxes):
     boxes.evaluate("box('run'), box('chart'), 0")
     boxes.reload()
@@ -493,6 +508,7 @@ def test_a_dialog_that_opens_again_after_a_reload_closes_on_back(boxes):
     assert (open_ones(boxes), depth(boxes)) == ([], 0)
 
 
+@pytest.mark.fine
 def test_forward_to_a_closed_dialog_leads_nowhere(boxes):
     boxes.evaluate("box('run'), 0")
     boxes.go_back()

@@ -103,6 +103,7 @@ def test_every_value_of_a_step_is_read_with_the_keys(live_server, visit):
     assert told in value_at_cursor(dialog)
 
 
+@pytest.mark.fine
 def test_the_mouse_reads_values_too(live_server, visit):
     job = make_run(live_server.home, "alpha", 100)
     page, dialog = opened(visit, live_server, job)
@@ -187,6 +188,7 @@ def test_two_fingers_zoom_on_a_phone_and_nothing_is_wider_than_it(live_server, v
 # -- lines -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_smoothing_says_what_it_does_and_is_remembered(live_server, visit):
     job = make_run(live_server.home, "alpha", 400)
     page, dialog = opened(visit, live_server, job)
@@ -206,6 +208,7 @@ def test_smoothing_says_what_it_does_and_is_remembered(live_server, visit):
     expect(dialog.get_by_label("Log scale")).to_be_checked()
 
 
+@pytest.mark.fine
 def test_a_line_that_is_not_known_is_said_and_not_drawn(live_server, visit):
     flags = ["--optimizer_type", "Adafactor"]
     none = {step: {"vram": None} for step in range(1, 101)}
@@ -217,6 +220,7 @@ def test_a_line_that_is_not_known_is_said_and_not_drawn(live_server, visit):
     expect(dialog.get_by_text("this run has no figures of a card")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_further_lines_have_scales_of_their_own(live_server, visit):
     job = make_run(live_server.home, "alpha", 100, flags=["--lr_scheduler", "cosine"])
     page, dialog = opened(visit, live_server, job)
@@ -264,6 +268,7 @@ def test_runs_are_laid_over_one_another_those_of_the_folder_first(live_server, v
     expect(dialog.get_by_role("checkbox", name="beta")).not_to_be_checked()
 
 
+@pytest.mark.fine
 def test_more_runs_than_can_be_told_apart_are_not_taken(live_server, visit):
     jobs = [make_run(live_server.home, f"run{n}", 50, seed=n) for n in range(10)]
     _, dialog = opened(visit, live_server, jobs[0])
@@ -295,6 +300,7 @@ def test_a_run_under_way_goes_on_in_the_chart(live_server, visit, stranger):
     expect(dialog.get_by_text("0.0156 now")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_a_run_that_was_deleted_stays_drawn_and_holds_up_no_other(live_server, visit, stranger):
     live = under_way(stranger)
     job = make_run(live_server.home, "alpha", 50, **live)
@@ -313,6 +319,7 @@ def test_a_run_that_was_deleted_stays_drawn_and_holds_up_no_other(live_server, v
     assert asked and not [url for url in asked if other in url]
 
 
+@pytest.mark.fine
 def test_a_run_under_way_is_shown_with_the_steps_to_come(live_server, visit, stranger):
     far = {"step": 50, "total": 200, "epoch": 1, "epochs": 4, "loss": 0.1}
     live = {**under_way(stranger), "progress": far}
@@ -329,6 +336,7 @@ def test_a_run_under_way_is_shown_with_the_steps_to_come(live_server, visit, str
     expect(plot(dialog)).to_have_attribute("aria-valuenow", re.compile(r"^[12]\d$"))
 
 
+@pytest.mark.fine
 def test_one_value_is_said_once(live_server, visit):
     job = make_run(live_server.home, "alpha", 1, epochs=1)
     page = visit(f"{live_server.url}/?job={job}")
@@ -340,6 +348,7 @@ def test_one_value_is_said_once(live_server, visit):
     expect(dialog).to_contain_text("about 1 step each way")
 
 
+@pytest.mark.fine
 def test_taking_a_run_out_leaves_the_keyboard_in_the_chart(live_server, visit):
     job = make_run(live_server.home, "alpha", 50)
     for seed in (1, 2, 3):
@@ -357,6 +366,7 @@ def test_taking_a_run_out_leaves_the_keyboard_in_the_chart(live_server, visit):
     expect(plot(dialog)).to_be_focused()
 
 
+@pytest.mark.fine
 def test_on_a_phone_the_legend_fits_and_the_opener_stands_in_its_corner(live_server, visit):
     job = make_run(live_server.home, "a name that is rather long for a phone", 500)
     make_run(live_server.home, "another name that is long", 50, seed=1)
@@ -388,6 +398,7 @@ def test_on_a_phone_the_legend_fits_and_the_opener_stands_in_its_corner(live_ser
     assert out["width"] >= 44 and out["height"] >= 44
 
 
+@pytest.mark.fine
 def test_back_closes_the_chart(live_server, visit):
     job = make_run(live_server.home, "alpha", 50)
     page, dialog = opened(visit, live_server, job)
@@ -396,6 +407,7 @@ def test_back_closes_the_chart(live_server, visit):
     assert f"job={job}" in page.url
 
 
+@pytest.mark.fine
 def test_a_server_that_is_away_is_told_and_waited_for(live_server, visit):
     job = make_run(live_server.home, "alpha", 50)
     page = visit(f"{live_server.url}/?job={job}")

@@ -79,6 +79,7 @@ def test_an_address_is_set_tried_and_taken_back(ball, visit, service):  # noqa: 
     assert not (ball.home / "configs/notify.yaml").exists()
 
 
+@pytest.mark.fine
 def test_another_service_wants_an_address_of_its_own(ball, visit, service):  # noqa: F811
     ball.put("/api/notify", {"kind": "ntfy", "url": service().url})
     page = visit(f"{ball.url}/?project=ball")
@@ -167,6 +168,7 @@ def test_hidden_pages_tell_once_of_each_run_of_the_queue(ball, visit):
     assert told == [["Completed: ball", "ball.safetensors"]] * 2
 
 
+@pytest.mark.fine
 def test_nothing_is_shown_where_somebody_looks(ball, visit):
     page = with_wish(visit, ball)
     second = another(page, ball)  # in view

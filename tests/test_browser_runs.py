@@ -134,6 +134,7 @@ def test_what_waits_is_reordered_by_buttons_and_others_see_it(queue, visit):
     assert queue.get("/api/runs")["order"] == [queue.ids[n] for n in ("three", "one", "two")]
 
 
+@pytest.mark.fine
 def test_the_keyboard_keeps_its_place_while_a_run_moves_up(queue, visit):
     page = visit(f"{queue.url}/runs")
     expect_order(page, "one", "two", "three")
@@ -193,6 +194,7 @@ def test_a_run_is_stopped_and_the_next_one_begins_by_itself(queue, visit):
     expect(page.locator("[data-runs] tr")).to_contain_text("endless")
 
 
+@pytest.mark.fine
 def test_without_a_stream_the_page_asks_again(queue, visit):
     page = visit("about:blank")
     page.route("**/api/runs/events", lambda route: route.fulfill(status=503, body=""))
@@ -215,6 +217,7 @@ def test_the_page_train_shows_the_queue_in_its_order_too(queue, visit):
     expect(rows.first).to_contain_text("three")
 
 
+@pytest.mark.fine
 def test_the_focus_goes_with_a_run_that_begins_and_ends(past, visit):
     server = past({"output_name": "old"}, {"output_name": "new"})
     page = visit("about:blank")
@@ -237,6 +240,7 @@ def test_the_focus_goes_with_a_run_that_begins_and_ends(past, visit):
     expect_focus(page, "old: details")
 
 
+@pytest.mark.fine
 def test_after_a_run_is_taken_out_the_keyboard_goes_on_at_its_neighbour(queue, visit):
     page = visit(f"{queue.url}/runs")
     act(page, "two", "out").press("Enter")
@@ -250,6 +254,7 @@ def test_after_a_run_is_taken_out_the_keyboard_goes_on_at_its_neighbour(queue, v
         expect_focus(page, then)
 
 
+@pytest.mark.fine
 def test_two_presses_at_once_are_one(queue, visit):
     page = visit(f"{queue.url}/runs")
     for number in (1, 2):
@@ -269,6 +274,7 @@ def test_two_presses_at_once_are_one(queue, visit):
     expect(page.get_by_role("dialog", name="What differs")).to_have_count(1)
 
 
+@pytest.mark.fine
 def test_the_question_before_a_stop_is_about_the_run_as_it_is_by_then(past, visit):
     server = past({"output_name": "a"})
     page = visit("about:blank")
@@ -289,6 +295,7 @@ def test_the_question_before_a_stop_is_about_the_run_as_it_is_by_then(past, visi
     expect(page.locator(".toast")).to_have_count(0)
 
 
+@pytest.mark.fine
 def test_a_finger_that_drags_scrolls_to_the_rows_out_of_sight(queue, visit):
     page = visit(f"{queue.url}/runs", viewport={"width": 390, "height": 450}, has_touch=True)
     expect_order(page, "one", "two", "three")
@@ -376,6 +383,7 @@ def test_several_runs_are_deleted_and_their_files_stay(past, visit):
     assert len(server.get("/api/runs")["runs"]) == 2 and kept.is_file()
 
 
+@pytest.mark.fine
 def test_what_a_search_hides_is_not_deleted(past, visit):
     server = past(*[{"output_name": name} for name in ("red", "blue", "green", "pale red")])
     page = visit(f"{server.url}/runs")
@@ -400,6 +408,7 @@ def test_what_a_search_hides_is_not_deleted(past, visit):
     expect(page.get_by_text("2 runs selected")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_a_deletion_of_many_names_some_and_counts_the_rest(past, visit):
     server = past(*[{"output_name": f"run {number}"} for number in range(8)])
     page = visit(f"{server.url}/runs")
@@ -409,6 +418,7 @@ def test_a_deletion_of_many_names_some_and_counts_the_rest(past, visit):
     expect(dialog).to_contain_text("“run 7”, “run 6”, “run 5”, “run 4”, “run 3” and 3 more go")
 
 
+@pytest.mark.fine
 def test_after_a_deletion_the_keyboard_goes_on_at_the_next_run(past, visit):
     server = past(*[{"output_name": name} for name in "abcde"])
     page = visit(f"{server.url}/runs")
@@ -441,6 +451,7 @@ def test_after_a_deletion_the_keyboard_goes_on_at_the_next_run(past, visit):
     expect_focus(page, "Runs")
 
 
+@pytest.mark.fine
 def test_settings_and_commands_do_not_break_within_a_number_or_an_option(past, visit):
     flags = [f"--dataset_config{number}" for number in range(30)]
     server = past(*[{"flags": flags, "learning_rate": 5e-5, "loss": n / 7} for n in range(2)])
@@ -563,6 +574,7 @@ def test_notes_written_elsewhere_meanwhile_are_shown_not_overwritten(past, visit
     assert server.get(f"/api/jobs/{server.ids[0]}/details")["notes"] == "mine"
 
 
+@pytest.mark.fine
 def test_notes_typed_in_a_conflict_come_back_with_the_dialog(past, visit):
     server = past({"output_name": "a"})
     page = visit(f"{server.url}/runs#run={server.ids[0]}")
@@ -591,6 +603,7 @@ def test_notes_typed_in_a_conflict_come_back_with_the_dialog(past, visit):
     expect(notes).to_have_value("theirs again")
 
 
+@pytest.mark.fine
 def test_notes_typed_as_the_page_goes_are_saved(past, visit):
     server = past({"output_name": "a"})
     page = visit(f"{server.url}/runs#run={server.ids[0]}")
@@ -600,6 +613,7 @@ def test_notes_typed_as_the_page_goes_are_saved(past, visit):
     wait_in(page, lambda: server.get(told)["notes"] == "the last words", "the notes", seconds=5)
 
 
+@pytest.mark.fine
 def test_notes_that_no_server_took_are_saved_at_the_next_opening(past, visit):
     server = past({"output_name": "a"})
     page = visit(f"{server.url}/runs#run={server.ids[0]}")
@@ -616,6 +630,7 @@ def test_notes_that_no_server_took_are_saved_at_the_next_opening(past, visit):
     assert server.get(f"/api/jobs/{server.ids[0]}/details")["notes"] == "typed in vain"
 
 
+@pytest.mark.fine
 def test_notes_do_not_conflict_with_themselves_on_a_slow_server(past, visit):
     server = past({"output_name": "a"})
     page = visit(f"{server.url}/runs#run={server.ids[0]}")
@@ -635,6 +650,7 @@ def test_notes_do_not_conflict_with_themselves_on_a_slow_server(past, visit):
     assert server.get(f"/api/jobs/{server.ids[0]}/details")["notes"] == "one two"
 
 
+@pytest.mark.fine
 def test_the_dialog_gives_the_focus_back_to_the_row_of_its_run(past, visit):
     server = past({"output_name": "a", **SMALL, "state": "failed"}, {"output_name": "b"})
     page = visit(f"{server.url}/runs#run={server.ids[0]}")
@@ -652,6 +668,7 @@ def test_the_dialog_gives_the_focus_back_to_the_row_of_its_run(past, visit):
     expect_focus(page, "ball: details")
 
 
+@pytest.mark.fine
 def test_a_deletion_that_fails_is_told_in_the_dialog(past, visit):
     server = past({"output_name": "a"})
     page = visit(f"{server.url}/runs#run={server.ids[0]}")
@@ -670,6 +687,7 @@ def test_a_deletion_that_fails_is_told_in_the_dialog(past, visit):
     expect_focus(page, "Delete…")
 
 
+@pytest.mark.fine
 def test_of_a_deleted_run_in_the_address_that_is_said(past, visit):
     server = past({"output_name": "a"})
     page = visit(f"{server.url}/runs?state=succeeded#run=20200101-000000-000-abcdef")
@@ -698,6 +716,7 @@ def test_a_stopped_run_lists_what_it_has_left(past, visit):
     expect(dialog.locator("dl")).to_contain_text("Speed3.9 steps/s")
 
 
+@pytest.mark.fine
 def test_the_report_says_what_is_in_it_and_comes_as_a_zip(past, visit):
     server = past({"output_name": "a", "state": "failed", "reason": "Out of memory."})
     page = visit(f"{server.url}/runs#run={server.ids[0]}")
@@ -710,6 +729,7 @@ def test_the_report_says_what_is_in_it_and_comes_as_a_zip(past, visit):
         assert json.loads(archive.read("run.json"))["status"]["reason"] == "Out of memory."
 
 
+@pytest.mark.fine
 def test_text_from_outside_is_never_markup_here(past, visit):
     evil = "<img src=x onerror=document.title='hit'>"
     server = past({"state": "failed", "reason": evil, "note": evil, "trigger_word": evil})
@@ -734,6 +754,7 @@ def test_a_run_that_failed_is_started_again(past, visit):
     expect(past_rows(page)).to_have_count(2)
 
 
+@pytest.mark.fine
 def test_what_keeps_it_from_starting_again_is_said(past, visit):
     server = past({**SMALL, "state": "failed", "reason": "Out of memory."})
     server.post("/api/projects", {"name": "ball"})  # without an image
@@ -780,6 +801,7 @@ def test_settings_of_a_run_fill_the_form_and_there_is_a_way_back(past, visit):
     expect(notice).to_have_count(0)
 
 
+@pytest.mark.fine
 def test_settings_that_are_kept_need_no_way_back(past, visit):
     server = past({"output_name": "best", "lora_rank": 4, "advanced_flags": "--blocks_to_swap 7"})
     server.upload("ball", pictures(2))
@@ -816,6 +838,7 @@ def test_a_phone_shows_cards_and_full_dialogs_without_sideways_scrolling(queue, 
     assert page.evaluate("document.querySelector('.sheet-body').scrollWidth") <= 390
 
 
+@pytest.mark.fine
 def test_a_finger_meets_what_it_aims_at(queue, visit):
     record(Home(queue.home), 1)
     page = visit(f"{queue.url}/runs", **PHONE, is_mobile=True)
@@ -842,6 +865,7 @@ def test_every_control_of_the_page_has_a_name(queue, visit):
     assert page.evaluate(NAMELESS, CONTROLS) == []
 
 
+@pytest.mark.fine
 def test_back_closes_what_is_open_and_stays_on_the_page(past, visit):
     server = past({}, {})
     page = visit(f"{server.url}/runs")

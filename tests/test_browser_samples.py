@@ -64,6 +64,7 @@ def open_full(page, place: str = "Epoch 1", prompt: str = "ohwx on a table"):
 # -- grids -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_samples_of_an_older_run_keep_its_prompts(page):
     gallery = page.get_by_role("region", name="Samples")
     expect(gallery.get_by_role("img", name=re.compile("cat|dog"))).to_have_count(0)
@@ -77,12 +78,14 @@ def test_samples_of_an_older_run_keep_its_prompts(page):
     ]
 
 
+@pytest.mark.fine
 def test_the_gallery_is_read_again_when_asked(folder, page):
     drawn(folder.project, "e000004", NOW - 950, 0, "ship")
     page.get_by_role("button", name="Refresh sample gallery").click()
     expect(sample(page, "Epoch 4", "ohwx on a table")).to_be_attached()
 
 
+@pytest.mark.fine
 def test_a_thumbnail_that_was_still_being_written_comes(folder, page):
     name = drawn(folder.project, "e000004", NOW - 950, 0, "ship")
     path = folder.project.path / "sample" / name
@@ -129,6 +132,7 @@ def gallery(page):
     return page.get_by_role("region", name="Samples")
 
 
+@pytest.mark.fine
 @pytest.mark.parametrize(
     "place", ["scroll group", "zip", "older run", "sample", "zip of an older run"]
 )
@@ -148,6 +152,7 @@ def test_a_sample_that_comes_leaves_the_focus_where_it_is(folder, page, place):
     expect(one).to_be_focused()
 
 
+@pytest.mark.fine
 def test_a_sample_whose_mark_changes_keeps_the_focus(folder, page):
     sample(page, "Epoch 2", "ohwx on a table").focus()
     for best in (True, False):
@@ -158,6 +163,7 @@ def test_a_sample_whose_mark_changes_keeps_the_focus(folder, page):
         expect(page.locator(":focus")).to_have_attribute("href", re.compile("ship_e000002_00"))
 
 
+@pytest.mark.fine
 def test_a_grid_in_use_does_not_fold_shut_when_the_next_run_begins(folder, page):
     one = sample(page, "Epoch 2", "ohwx at night")
     one.focus()
@@ -169,6 +175,7 @@ def test_a_grid_in_use_does_not_fold_shut_when_the_next_run_begins(folder, page)
     expect(one).to_be_focused()
 
 
+@pytest.mark.fine
 def test_a_sample_that_goes_hands_the_focus_to_its_neighbour(folder, page):
     sample(page, "Epoch 1", "ohwx on a table").focus()
     (folder.project.path / "sample/ship_e000001_00_20260101120000_42_000.png").unlink()
@@ -176,6 +183,7 @@ def test_a_sample_that_goes_hands_the_focus_to_its_neighbour(folder, page):
     expect(sample(page, "Epoch 2", "ohwx on a table")).to_be_focused()
 
 
+@pytest.mark.fine
 def test_the_full_view_gives_the_focus_back_though_the_mark_changed(page):
     dialog = open_full(page, "Epoch 2")
     dialog.get_by_role("button", name="Best one").click()
@@ -212,6 +220,7 @@ def test_a_baseline_and_three_epochs_are_all_in_view(page):
     assert told["cut"] == 0
 
 
+@pytest.mark.fine
 @pytest.mark.parametrize("epochs", [4, 12])
 @pytest.mark.parametrize("size", [{"width": 1366, "height": 768}, PHONE])
 def test_columns_stand_whole_at_both_ends_and_say_that_there_are_more(program, visit, size, epochs):
@@ -264,6 +273,7 @@ def test_arrow_keys_lead_along_epochs_and_prompts(page):
     expect(sample(page, "Baseline", "ohwx at night")).to_be_focused()
 
 
+@pytest.mark.fine
 def test_buttons_lead_on_too_and_the_keys_go_on_working_at_the_end(page):
     dialog = open_full(page, "Epoch 2")
     dialog.get_by_role("button", name="Later: Epoch 3").click()
@@ -274,6 +284,7 @@ def test_buttons_lead_on_too_and_the_keys_go_on_working_at_the_end(page):
     expect(dialog).to_be_hidden()
 
 
+@pytest.mark.fine
 def test_with_a_modifier_the_image_opens_in_a_tab(page):
     with page.context.expect_page() as opened:
         sample(page, "Epoch 1", "ohwx on a table").click(modifiers=["Control"])
@@ -295,6 +306,7 @@ def shown_width(page) -> float:
     )
 
 
+@pytest.mark.fine
 def test_full_size_is_a_pixel_for_a_pixel(page):
     dialog = open_full(page)
     fits = shown_width(page)
@@ -386,6 +398,7 @@ def test_the_mouse_draws_the_wipe_and_any_sample_can_be_chosen(colours):
     expect(page.get_by_role("dialog").get_by_role("img", name="Epoch 1, a dog")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_side_by_side_both_are_whole(colours):
     page = colours()
     page.get_by_role("button", name="Compare", exact=True).click()
@@ -399,6 +412,7 @@ def test_side_by_side_both_are_whole(colours):
     expect(page.get_by_role("slider", name="Wipe")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_the_comparison_goes_along_to_another_prompt(colours):
     page = colours()
     page.get_by_role("button", name="Compare", exact=True).click()
@@ -457,6 +471,7 @@ def test_swipes_and_pinch_on_a_phone(colours):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.fine
 def test_a_finger_draws_the_wipe(colours):
     page = colours(viewport=PHONE, has_touch=True)
     page.get_by_role("button", name="Compare", exact=True).click()
@@ -490,6 +505,7 @@ def test_a_checkpoint_says_what_it_is(page):
     expect(row(page, "ship-000001").get_by_role("link", name="Samples of Epoch 1")).to_be_focused()
 
 
+@pytest.mark.fine
 def test_the_best_one_stays_marked(page):
     star = row(page, "ship-000002").get_by_role("button", name="Best one")
     star.click()
@@ -536,6 +552,7 @@ def answer(page, name: str) -> None:
     page.get_by_role("dialog").get_by_role("button", name=name).click()
 
 
+@pytest.mark.fine
 def test_the_focus_goes_to_the_next_file_and_back_with_the_one_that_comes_back(page):
     row(page, "ship-000002").get_by_role("button", name="Delete").focus()
     page.keyboard.press("Enter")
@@ -547,6 +564,7 @@ def test_the_focus_goes_to_the_next_file_and_back_with_the_one_that_comes_back(p
     expect(row(page, "ship-000002").get_by_role("button", name="Delete")).to_be_focused()
 
 
+@pytest.mark.fine
 def test_a_question_gives_the_focus_back_though_the_list_was_drawn_anew(folder, page):
     row(page, "ship-000002").get_by_role("button", name="Delete").click()
     left_at(folder.project.path / "ship-000003.safetensors", NOW - 910, b"three")
@@ -556,6 +574,7 @@ def test_a_question_gives_the_focus_back_though_the_list_was_drawn_anew(folder, 
     expect(row(page, "ship-000002").get_by_role("button", name="Delete")).to_be_focused()
 
 
+@pytest.mark.fine
 def test_after_the_last_file_the_focus_is_not_lost(folder, page):
     for name in ("ship-000001", "ship-000002"):
         (folder.project.path / f"{name}.safetensors").unlink()
@@ -569,6 +588,7 @@ def test_after_the_last_file_the_focus_is_not_lost(folder, page):
     expect(row(page, "ship").get_by_role("button", name="Delete")).to_be_focused()
 
 
+@pytest.mark.fine
 @pytest.mark.parametrize("part", ["Download", "Best one", "Samples of"])
 def test_another_file_and_another_best_one_leave_the_focus_where_it_is(folder, page, part):
     role = "button" if part == "Best one" else "link"
@@ -582,6 +602,7 @@ def test_another_file_and_another_best_one_leave_the_focus_where_it_is(folder, p
     expect(one).to_be_focused()
 
 
+@pytest.mark.fine
 def test_the_summary_of_older_files_keeps_the_focus(folder, page):
     left_at(folder.project.path / "ball.safetensors", NOW - 4930, b"old")
     page.get_by_role("button", name="Refresh sample gallery").click()
@@ -593,6 +614,7 @@ def test_the_summary_of_older_files_keeps_the_focus(folder, page):
     expect(row(page, "ball")).to_be_hidden()
 
 
+@pytest.mark.fine
 def test_files_in_use_do_not_fold_shut_when_the_next_run_has_one(folder, page):
     star = row(page, "ship-000002").get_by_role("button", name="Best one")
     star.focus()
@@ -604,6 +626,7 @@ def test_files_in_use_do_not_fold_shut_when_the_next_run_has_one(folder, page):
     expect(star).to_be_focused()
 
 
+@pytest.mark.fine
 def test_the_rest_of_many_files_begins_with_the_focus(folder, page):
     for step in range(10, 26):
         left_at(folder.project.path / f"ship-step{step:08d}.safetensors", NOW - 910, b"x")
@@ -614,6 +637,7 @@ def test_the_rest_of_many_files_begins_with_the_focus(folder, page):
     expect(seventh.get_by_role("link", name="Download")).to_be_focused()
 
 
+@pytest.mark.fine
 def test_other_modules_hear_what_became_of_a_file(page):
     page.evaluate(
         """() => {
@@ -636,6 +660,7 @@ def test_other_modules_hear_what_became_of_a_file(page):
     ]
 
 
+@pytest.mark.fine
 def test_a_thumb_hits_what_can_be_done_with_a_file(folder, visit):
     page = visit(f"{folder.url}/?project=ball", viewport=PHONE, has_touch=True, is_mobile=True)
     acts = row(page, "ship").locator(".output-acts > *")
@@ -669,6 +694,7 @@ def message(folder, visit):
     return page, told
 
 
+@pytest.mark.fine
 def test_a_message_with_an_undo_stays_for_twelve_seconds(message):
     page, told = message
     page.clock.run_for(11_500)
@@ -677,6 +703,7 @@ def test_a_message_with_an_undo_stays_for_twelve_seconds(message):
     expect(told).to_have_count(0)
 
 
+@pytest.mark.fine
 @pytest.mark.parametrize("by", ["focus", "pointer"])
 def test_no_message_goes_while_somebody_is_in_it(message, by):
     page, told = message
@@ -694,6 +721,7 @@ def test_no_message_goes_while_somebody_is_in_it(message, by):
     expect(button).to_have_count(0)
 
 
+@pytest.mark.fine
 def test_closing_a_message_leads_back_to_where_one_was(message):
     page, told = message
     star = row(page, "ship-000002").get_by_role("button", name="Best one")
@@ -704,6 +732,7 @@ def test_closing_a_message_leads_back_to_where_one_was(message):
     expect(star).to_be_focused()
 
 
+@pytest.mark.fine
 def test_a_message_stands_in_one_line_with_its_buttons(message):
     _, told = message
     middles = told.locator("> svg, > button").evaluate_all(
@@ -723,6 +752,7 @@ def test_a_message_stands_in_one_line_with_its_buttons(message):
     assert all(abs(middle - text) < 1 for middle in middles)
 
 
+@pytest.mark.fine
 def test_the_same_complaint_stands_once(page):
     page.route(
         "**/api/projects/ball/samples",
@@ -742,6 +772,7 @@ NAMELESS = """() => [...document.querySelectorAll("button, input, select, a[href
     .map((node) => node.outerHTML)"""
 
 
+@pytest.mark.fine
 @pytest.mark.parametrize("size", [PHONE, {"width": 1366, "height": 768}])
 def test_nothing_stands_over_and_every_control_has_a_name(folder, visit, size):
     page = visit(f"{folder.url}/?project=ball", viewport=size)

@@ -119,6 +119,7 @@ def test_recipes_by_the_keyboard_alone(ball, visit):
     expect(page.get_by_label("LoRA rank")).to_have_value("32")
 
 
+@pytest.mark.fine
 def test_a_draft_or_a_file_that_only_names_a_recipe_is_shown_as_one_s_own_settings(ball, visit):
     keep_draft(ball, **{**told(ball, "person"), "epochs": 3})
     file = {**told(ball, "style"), "output_dir": "ball", "lora_rank": 7}
@@ -137,6 +138,7 @@ def test_a_draft_or_a_file_that_only_names_a_recipe_is_shown_as_one_s_own_settin
     wait_for_draft(page, ball, recipe="", lora_rank=7)
 
 
+@pytest.mark.fine
 def test_a_recipe_that_is_not_there_is_neither_offered_nor_kept(ball, visit):
     keep_draft(ball, epochs=3, recipe="of last year")
     mine = own_recipe(ball, "mine", lora_rank=24)
@@ -180,6 +182,7 @@ def test_each_folder_shows_its_own_recipe_for_its_own_number_of_images(ball, vis
     wait_for_draft(page, ball, "ball", recipe="person")
 
 
+@pytest.mark.fine
 def test_what_is_typed_before_the_recipes_are_there_costs_no_recipe_and_saves_no_false_one(
     ball, visit
 ):
@@ -205,6 +208,7 @@ def test_what_is_typed_before_the_recipes_are_there_costs_no_recipe_and_saves_no
     assert (value(page, "Epochs"), value(page, "Recipe")) == ("4", "")
 
 
+@pytest.mark.fine
 def test_recipes_that_come_late_leave_the_draft_of_the_next_folder_alone(ball, visit):
     for folder, images in (("few", 2), ("many", 7)):
         ball.post("/api/projects", {"name": folder})
@@ -275,6 +279,7 @@ def test_the_card_chooses_the_profile_and_too_large_a_one_is_put_right_by_a_butt
 FOCUSED = "document.activeElement.textContent.trim()"
 
 
+@pytest.mark.fine
 def test_the_keyboard_stays_on_a_note_and_goes_on_from_a_fix_that_is_done(on_a_card, visit):
     page = open_ball(visit, on_a_card)
     page.get_by_label("VRAM profile").select_option("24+")
@@ -294,6 +299,7 @@ def test_the_keyboard_stays_on_a_note_and_goes_on_from_a_fix_that_is_done(on_a_c
     assert page.evaluate(FOCUSED).startswith(("Before it can", "Good to know", "Start training"))
 
 
+@pytest.mark.fine
 def test_the_last_note_that_goes_hands_the_keyboard_to_start(ball, visit):
     page = open_ball(visit, ball)
     problems = page.locator("[data-problems]")
@@ -368,6 +374,7 @@ def test_configurations_are_saved_under_names_loaded_and_deleted(ball, visit):
     expect(dialog.get_by_text("None yet.")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_a_file_of_the_earlier_tool_fills_the_form_and_names_what_it_could_not_use(ball, visit):
     (ball.home / "configs/last_config.yaml").write_text(
         "output_dir: ball\nepochs: 4\nlearning_rate: 3e-5\nlora_dims: lots\nvram_mode: x\n"
@@ -383,6 +390,7 @@ def test_a_file_of_the_earlier_tool_fills_the_form_and_names_what_it_could_not_u
     assert ball.get("/api/jobs") == []
 
 
+@pytest.mark.fine
 def test_a_file_that_names_no_folder_fills_the_form_of_the_open_one(ball, visit):
     (ball.home / "configs/bare.yaml").write_text("epochs: 4\n")
     (ball.home / "configs/wrong.yaml").write_text("epochs: 5\noutput_dir: a/b\n")
@@ -399,6 +407,7 @@ def test_a_file_that_names_no_folder_fills_the_form_of_the_open_one(ball, visit)
     wait_for_draft(page, ball, output_dir="ball", output_name="ball_v2", epochs=5)
 
 
+@pytest.mark.fine
 def test_the_page_s_own_names_are_refused_for_a_configuration(ball, visit):
     page = open_ball(visit, ball)
     page.get_by_label("Epochs", exact=True).fill("9")
@@ -437,6 +446,7 @@ def test_wrong_flags_and_prompts_are_told_at_their_fields_as_one_types(ball, vis
     expect(page.locator("#sample_prompt_text-error")).to_be_hidden()
 
 
+@pytest.mark.fine
 def test_a_start_that_takes_long_says_what_it_waits_for(ball, visit):
     page = visit(f"{ball.url}/?project=ball")
     start = page.locator("[data-start-button]")
