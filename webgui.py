@@ -827,6 +827,7 @@ def edit_captions(name: str):
     seen = body.get("seen")
     if seen is not None and not isinstance(seen, str):
         raise Invalid("`seen` is what the preview gave.", field="seen")
+    refuse_while_captioned(project)
     changed, left = house.server.offload(edits.apply, project, edit, found, seen)
     house.bell.ring()
     return {"changed": changed, "left": left, "last_edit": edits.last(project)}
@@ -834,14 +835,22 @@ def edit_captions(name: str):
 
 @routes.post("/api/projects/<name>/captions/undo")
 def undo_captions(name: str):
-    """Take the last bulk step back; Conflict while a model is still writing."""
+    """Take the last bulk step back."""
     project, at = open_project(name), json_body().get("at")
-    run = (edits.last(project) or {}).get("run")
-    if any(job.id == run for job in house.jobs.of_project(project.name)):
-        raise Conflict("These captions are still being written.", hint="Stop that first.")
+    refuse_while_captioned(project)
     restored, left = house.server.offload(edits.undo, project, at)
     house.bell.ring()
     return {"restored": restored, "left": left}
+
+
+def refuse_while_captioned(project: Project) -> None:
+    """Conflict while a model writes captions: that is a step by itself, with one undo for all."""
+    running = (job for job in house.jobs.of_project(project.name) if job.state == RUNNING)
+    if any(job.kind == "caption" and not job.trial for job in running):
+        raise Conflict(
+            "Captions of this folder are still being written.",
+            hint="Stop that first, or do this afterwards.",
+        )
 
 
 # -- results --------------------------------------------------------------------------------------

@@ -14,14 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from musubitlx import interpreters, surroundings, weights
+from musubitlx import interpreters, models, surroundings, weights
 from musubitlx.captioned import FOLDER
 from musubitlx.captioners import GB, Captioner, Wish
 from musubitlx.checks import Place, take_log
 from musubitlx.commands import QUEUE
 from musubitlx.errors import Invalid, ManyInvalid, UserError, disk_error
-from musubitlx.home import PACKAGE_ROOT, RESERVE_BYTES
+from musubitlx.home import PACKAGE_ROOT, RESERVE_BYTES, Home
 from musubitlx.jobs import Plan, Stage
+from musubitlx.models import ModelState
 from musubitlx.projects import Image, Project
 from musubitlx.surroundings import Machine
 
@@ -35,7 +36,7 @@ INSTALLED = {
     "pillow": "pillow>=11.3",
     "accelerate": "accelerate>=1.6",
 }
-SAFE_TORCH, CAREFUL_TRANSFORMERS = (2, 6), (4, 57)  # from these on only both together read .bin
+SAFE_TORCH = (2, 6)  # what is older runs code that may lie in weights of the old format
 WITHOUT_BEAMS = ((4, 52), (4, 53))  # of transformers, for ViT-GPT2
 CPU_RAM_BYTES = 20 * GB  # below this Qwen-VL on the CPU reads its weights from the disk for ever
 
@@ -109,7 +110,8 @@ def _images(project: Project, wish: Wish, found: Found) -> None:
     bare = [image for image in chosen if not image.caption]
     taken = chosen if wish.trial or wish.mode != "keep" else bare
     found.images = len(taken)
-    found.kept = sum(bool(image.caption) for image in images if image not in taken)
+    names = {image.name for image in taken}
+    found.kept = sum(bool(image.caption) for image in images if image.name not in names)
     if not images:
         found.errors.append(
             Invalid(
@@ -162,6 +164,7 @@ def _python(place: Place, captioner: Captioner, found: Found) -> Python | None:
             found.warnings += _oddities(python, captioner)
             found.errors += _unreadable_weights(place, python, captioner)
             return python
+    interpreters.forget()  # what is missing may be installed in a moment
     if able:
         nearest = max(able, key=lambda python: len(python.has))
         found.errors.append(_not_installed(nearest, captioner))
@@ -229,18 +232,18 @@ def _oddities(python: Python, captioner: Captioner) -> Iterator[UserError]:
 
 
 def _unreadable_weights(place: Place, python: Python, captioner: Captioner) -> Iterator[UserError]:
-    """Old-format weights, which a newer transformers opens with a newer torch only."""
-    folder = weights.find(place.home, captioner)
-    old_format = captioner.id == "vit-gpt2" and not (folder and any(folder.glob("*.safetensors")))
-    torch, transformers = python.has.get("torch", ""), python.has.get("transformers", "")
-    refused = _version(torch) < SAFE_TORCH and _version(transformers) >= CAREFUL_TRANSFORMERS
-    if old_format and refused:
+    """Weights in PyTorch's old format, which only a newer torch reads without danger."""
+    folder, torch = weights.find(place.home, captioner), python.has.get("torch", "")
+    if captioner.text_encoder or _version(torch) >= SAFE_TORCH:
+        return
+    to_come = captioner.id == "vit-gpt2"  # has no other on the hub
+    if not any(folder.glob("*.safetensors")) if folder else to_come:
         line = _command([python.path, "-m", "pip", "install", INSTALLED["torch"]])
         yield Invalid(
-            f"The weights of {captioner.label} come in an old format, which transformers "
-            f"{transformers} reads with torch 2.6 or newer only; {torch} is installed.",
+            f"The weights of {captioner.label} come in an old format, which is safe to read with "
+            f"torch 2.6 or newer only; {torch} is installed.",
             field="model",
-            hint=f"Take BLIP large, or install it with:  {line}",
+            hint=f"Take another model, or install it with:  {line}",
         )
 
 
@@ -264,18 +267,25 @@ def _files(place: Place, captioner: Captioner, found: Found, starting: bool) -> 
     if captioner.text_encoder:
         state = weights.text_encoder(home)
         usable = bool(state.path and state.whole and not state.problem)
-        if state.path and not usable:
+        if state.path and not usable and _in_the_way(home, state):
             found.errors.append(
                 Invalid(f"{state.label}: {state.problem}", field="model", hint=state.hint)
             )
             return None
-        path = Path(state.path) if state.path else home.root / state.filename
+        path = Path(state.path) if usable else home.root / state.filename
     found.download = weights.missing_bytes(home, captioner)
     to_fetch = folder is None or not usable
     if to_fetch:
         found.errors += _no_network(captioner, starting)
         found.errors += _no_room(place.machine, found.download)
     return Files(folder or captioner.folder(home), path, to_fetch)
+
+
+def _in_the_way(home: Home, state: ModelState) -> bool:
+    """Whether an unusable text encoder keeps a good one from being fetched: it was chosen by
+    somebody, or lies where that one would. Another (ComfyUI's in 8 bits, say) does not matter."""
+    chosen, _ = models.read_choices(home)
+    return bool(chosen.get(state.id)) or Path(state.path) == home.root / state.filename
 
 
 def _no_network(captioner: Captioner, starting: bool) -> Iterator[UserError]:
@@ -372,7 +382,6 @@ def _on_the_cpu(machine: Machine, captioner: Captioner) -> Iterator[UserError]:
 
 # Nothing is looked for in the network while a model is loaded: what is missing was fetched before.
 ENVIRONMENT = {
-    "PYTHONPATH": str(PACKAGE_ROOT),
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -384,14 +393,15 @@ def _plan(place: Place, project: Project, wish: Wish, python: Python, files: Fil
     captioner, plan_files = wish.captioner, {}
     stages = [_fetching(place, captioner)] if files.to_fetch else []
     argv = [python.path, "-m", "musubitlx.captioning", "--home", str(place.home.root)]
-    argv += ["--project", project.name, "--model", captioner.id, "--weights", str(files.folder)]
+    argv += [f"--project={project.name}", "--model", captioner.id]  # a name may begin with a dash
+    argv += ["--weights", str(files.folder)]
     if files.text_encoder:
         argv += ["--text-encoder", str(files.text_encoder)]
     argv += ["--max-tokens", str(wish.max_tokens)]
     if captioner.detail:
         argv += ["--detail", str(wish.detail)]
     if captioner.instruction:
-        argv += ["--instruction", wish.instruction]
+        argv += [f"--instruction={wish.instruction}"]
     if wish.names is None:
         argv += ["--which", wish.which]
     else:
@@ -401,7 +411,7 @@ def _plan(place: Place, project: Project, wish: Wish, python: Python, files: Fil
     argv += ["--mode", wish.mode, *(["--trial"] if wish.trial else [])]
     title = f"{'Trial of' if wish.trial else 'Captioning with'} {captioner.label}"
     cwd = str(place.home.root)
-    stages.append(Stage("caption", title, argv, cwd, env=ENVIRONMENT))
+    stages.append(Stage("caption", title, argv, cwd, env={**ENVIRONMENT, **_finding_us()}))
     whole = f"{title} on {wish.names[0]}" if wish.trial else f"{project.name}: {title.lower()}"
     return Plan(
         kind="caption",
@@ -419,7 +429,13 @@ def _fetching(place: Place, captioner: Captioner) -> Stage:
     argv = [sys.executable, "-m", "musubitlx.fetching", "--home", home]
     argv += ["--captioner", captioner.id]
     title = f"Downloading {captioner.label}"
-    return Stage("fetch", title, argv, home, env={"PYTHONPATH": str(PACKAGE_ROOT)})
+    return Stage("fetch", title, argv, home, env=_finding_us())
+
+
+def _finding_us() -> dict[str, str]:
+    """By which any interpreter finds our own modules, beside what it was told to find."""
+    paths = [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _log(project: Project, wish: Wish, started: float) -> Path:

@@ -15,7 +15,7 @@ from musubitlx.projects import Project
 
 FOLDER = "captioned"
 KEPT = 50  # runs of which the rows are kept, the newest
-PILES = ("*.jsonl", "names-*.json", "trial_*.log")  # rows, chosen images, logs of trials
+PILES = ("*.jsonl", "*.trial", "names-*.json", "trial_*.log")
 MAX_BYTES = 200_000_000  # nothing longer was written by us
 
 
@@ -24,9 +24,16 @@ def path_of(project: Project, run: str) -> Path:
     return project.hidden / FOLDER / f"{run}.jsonl"
 
 
-def begin(project: Project, run: str) -> Path:
-    """Make an empty file for a run's rows and drop those of the oldest runs."""
-    path = path_of(project, run)
+def _trial_of(project: Project, run: str) -> Path:
+    return path_of(project, run).with_suffix(".trial")
+
+
+def begin(project: Project, run: str, *, trial: bool = False) -> Path:
+    """Make an empty file for a run's rows and drop those of the oldest runs.
+
+    Trials have a pile of their own, so that many of them cost no run its undo.
+    """
+    path = _trial_of(project, run) if trial else path_of(project, run)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     for pattern in PILES:
@@ -58,8 +65,10 @@ def read(project: Project, run: object) -> list[dict]:
     """The rows of a run, in order; what is cut short or no row is left out."""
     if not is_component(run):
         return []
-    rows = []
-    with suppress(OSError), path_of(project, run).open("rb") as file:
+    rows, path = [], path_of(project, run)
+    if not path.exists():
+        path = _trial_of(project, run)
+    with suppress(OSError), path.open("rb") as file:
         for line in file.read(MAX_BYTES).split(b"\n"):
             with suppress(ValueError, RecursionError):
                 row = json.loads(line)

@@ -216,10 +216,11 @@ def undo(project: Project, at: object = None) -> tuple[list[str], list[str]]:
             raise NotFound("There is no step to undo.")
         if at is not None and at != record["at"]:
             raise Conflict("Another step came after this one.", hint="Undo that one first.")
-        rows = [(row["name"], row["after"], row["before"]) for row in record["changes"]]
+        # The last one first, should two of them be about the same file.
+        rows = [(row["name"], row["after"], row["before"]) for row in record["changes"][::-1]]
         restored, left = _write(project, rows)
         _keep(project, None)
-    return restored, left
+    return restored[::-1], left[::-1]
 
 
 def _record(project: Project) -> dict | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +16,11 @@ from support import picture
 
 from musubitlx import autocaption, interpreters, musubi, options, surroundings, weights
 from musubitlx.captioners import GB, Wish
+from musubitlx.captioning import asked
 from musubitlx.checks import Place
 from musubitlx.errors import Invalid, ManyInvalid
+from musubitlx.home import PACKAGE_ROOT
+from musubitlx.projects import Project
 from musubitlx.surroundings import Machine
 
 ALL = {
@@ -39,6 +44,7 @@ class State:
     hint: str | None = None
     label: str = "Text encoder (Qwen2.5-VL 7B)"
     filename: str = "qwen_2.5_vl_7b.safetensors"
+    id: str = "text_encoder"
 
 
 class World:
@@ -217,8 +223,10 @@ def test_versions_without_beams_are_warned_of(world, folder, version):
 
 def test_old_weights_that_torch_will_not_read_are_told_before(world, folder):
     world.pythons[LIPS]["torch"] = "2.5.1"
-    error = the_error(look(world, folder, "vit-gpt2"))
-    assert "2.5.1 is installed" in str(error) and "torch>=2.6" in error.hint
+    for version in ("4.57.6", "4.44.2"):  # whatever that one would do
+        world.pythons[LIPS]["transformers"] = version
+        error = the_error(look(world, folder, "vit-gpt2"))
+        assert "2.5.1 is installed" in str(error) and "torch>=2.6" in error.hint
     world.folder.mkdir(parents=True)
     (world.folder / "model.safetensors").touch()
     assert look(world, folder, "vit-gpt2").errors == []
@@ -268,11 +276,18 @@ def test_a_disk_without_room_for_the_download_is_an_error(world, folder):
 
 
 def test_a_broken_text_encoder_is_told_with_its_remedy(world, folder):
-    world.encoder = State(problem="it is cut short.", hint="Download it again.")
+    path = str(world.home.root / "qwen_2.5_vl_7b.safetensors")
+    world.encoder = State(path=path, problem="it is cut short.", hint="Download it again.")
     found = look(world, folder, "qwen-vl")
     error = the_error(found)
     assert "cut short" in str(error) and error.hint == "Download it again."
     assert found.plan is None
+
+
+def test_a_text_encoder_of_comfyui_in_8_bits_does_not_keep_the_right_one_away(world, folder):
+    world.encoder = State(path="/comfy/qwen_fp8.safetensors", problem="8 bits")
+    plan = look(world, folder, "qwen-vl").plan
+    assert [stage.name for stage in plan.stages] == ["fetch", "caption"]
 
 
 def test_a_missing_text_encoder_is_downloaded_to_where_training_looks(world, folder):
@@ -329,7 +344,7 @@ def test_the_command_says_all_that_was_wished(world, folder):
     wish = {"max_tokens": 300, "instruction": "Say it with\n“quotes”.", "mode": "append"}
     plan = look(world, folder, "qwen-vl", which="all", **wish).plan
     argv = plan.stages[0].argv
-    told = dict(pairwise(argv))
+    told = dict(pairwise(argv)) | dict(one.split("=", 1) for one in argv if "=" in one)
     assert told["--model"] == "qwen-vl" and told["--max-tokens"] == "300"
     assert told["--instruction"] == "Say it with\n“quotes”."
     assert (told["--which"], told["--mode"]) == ("all", "append")
@@ -338,9 +353,36 @@ def test_the_command_says_all_that_was_wished(world, folder):
     assert plan.stages[0].env["HF_HUB_OFFLINE"] == "1"
 
 
+def test_a_folder_and_an_instruction_may_begin_with_a_dash(world, home):
+    folder = Project(home, "-p")
+    folder.make()
+    put(folder, "a.jpg", picture(1, (64, 48)))
+    argv = look(world, folder, "qwen-vl", instruction="--trial").plan.stages[0].argv
+    given = asked.parse([*argv[3:], "--weights", str(home.root)])
+    assert given.project.name == "-p"
+    assert given.wish.instruction == "--trial" and not given.wish.trial
+
+
+def test_thousands_of_images_are_counted_in_no_time(world, folder):
+    one = folder.images()[1]
+    many = [replace(one, path=one.path.with_name(f"{n}.jpg")) for n in range(5000)]
+    began = time.monotonic()
+    found = autocaption.Found()
+    folder.images = lambda: many
+    autocaption._images(folder, Wish.parse({"model": "vit-gpt2"}), found)
+    assert found.images == 5000 and time.monotonic() - began < 1
+
+
+def test_the_stage_finds_what_the_check_found(world, folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/modules/torch")
+    stage = look(world, folder).plan.stages[-1]
+    assert stage.env["PYTHONPATH"].split(os.pathsep) == [str(PACKAGE_ROOT), "/modules/torch"]
+
+
 def test_detail_is_for_blip_alone(world, folder):
     argv = look(world, folder, "blip-large", detail=5).plan.stages[0].argv
-    assert argv[argv.index("--detail") + 1] == "5" and "--instruction" not in argv
+    assert argv[argv.index("--detail") + 1] == "5"
+    assert not any(one.startswith("--instruction") for one in argv)
 
 
 def test_chosen_names_travel_in_a_file(world, folder):

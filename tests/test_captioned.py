@@ -123,6 +123,26 @@ def test_the_rows_of_old_runs_do_not_pile_up(folder):
     assert len(list(place.glob("names-*.json"))) == captioned.KEPT
 
 
+def test_trials_cost_no_run_its_undo(folder):
+    write(folder, ROWS)
+    for number in range(captioned.KEPT + 5):
+        path = captioned.begin(folder, f"trial-{number:03d}", trial=True)
+        captioned.append(path, {"name": "a.jpg", "text": str(number)})
+    assert edits.last(folder)["count"] == 2
+    assert captioned.read(folder, f"trial-{captioned.KEPT + 4:03d}")[0]["text"]
+    assert captioned.read(folder, "trial-000") == []
+
+
+def test_of_two_rows_about_one_image_the_last_is_undone_first(folder):
+    rows = [
+        {"name": "a.jpg", "before": "by hand", "after": "one"},
+        {"name": "a.jpg", "before": "one", "after": "two"},
+    ]
+    write(folder, rows)
+    edits.undo(folder)
+    assert texts(folder)["a.jpg"] == "by hand"
+
+
 def test_texts_of_any_language_come_back(folder):
     path = captioned.begin(folder, "run-1")
     row = {"name": "画.jpg", "text": 'ein "Hündchen"\nmit \u2028 Zeilen'}

@@ -202,6 +202,9 @@ def test_undo_waits_until_nothing_is_written_any_more(captioning):
     a_few_written(server, job)
     refused = server.call("POST", f"{CAPTIONS}/undo", json={})
     assert refused.status_code == 409 and "still being written" in refused.json()["error"]
+    step = {"kind": "prefix", "text": "ohwx,", "also_empty": True}
+    assert server.call("POST", f"{CAPTIONS}/edit", json={"edit": step}).status_code == 409
+    assert server.post(f"{CAPTIONS}/edit", {"edit": step, "preview": True})["changes"]
     server.post(f"/api/jobs/{job}/stop")
     server.wait_for(job)
     server.post(f"{CAPTIONS}/undo")

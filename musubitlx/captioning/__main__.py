@@ -53,7 +53,8 @@ def caption(wanted: Asked, stop: Stop) -> int:
     model = loaded(wanted) if choice.images else None
     stop.careful = True
     stop.check()
-    book = Book(wanted.project, f"Captions by {captioner.label}", wanted.wish.mode)
+    title, wish = f"Captions by {captioner.label}", wanted.wish
+    book = Book(wanted.project, title, wish.mode, trial=wish.trial)
     return work(wanted, choice, model, book, stop)
 
 

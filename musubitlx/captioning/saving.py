@@ -25,12 +25,12 @@ class Book:
     caption that is there. OSErrors become UserErrors: without its rows a run must not go on.
     """
 
-    def __init__(self, project: Project, title: str, mode: str):
+    def __init__(self, project: Project, title: str, mode: str, *, trial: bool = False):
         self._project, self._title, self._mode = project, title, mode
         self._run = os.environ.get(RUN) or uuid.uuid4().hex
         self._noted = False
         try:
-            self._rows = captioned.begin(project, self._run)
+            self._rows = captioned.begin(project, self._run, trial=trial)
         except OSError as error:
             raise disk_error(error, project.hidden) from error
 

@@ -6,6 +6,10 @@ import { count } from "./format.js";
 import { project } from "./project.js";
 import { showOnly, undo } from "./workbench.js";
 
+const gone = () => findAll("[data-captioned]").forEach((box) => box.remove());
+document.addEventListener("project:switching", gone); // its images are not in view any more
+document.addEventListener("captions:undone", gone);
+
 const ENDS = { stopped: "Captioning was stopped: ", failed: "Captioning failed: ", interrupted: "Captioning was interrupted: " };
 
 /** {written: names, skipped: rows, tried: rows} of a run; the last word on an image counts. */
@@ -46,7 +50,7 @@ export async function tellEnd(job) {
   if (job.project !== project.name) return; // another one was opened meanwhile
   if (!found.written.length && !found.skipped.length && job.state !== "succeeded") return; // its card says why
   const box = el("div", { className: "notice", role: "status", data: { captioned: "" } }, icon("info"), body(job, found, data.last_edit));
-  findAll("[data-captioned]").forEach((old) => old.remove());
+  gone();
   find("[data-none-shown]").before(box);
 }
 

@@ -14,6 +14,7 @@ import { project } from "./project.js";
 import { toTitle } from "./run.js";
 
 const CHECK_MS = 300;
+const AGAIN_MS = 3000; // after a server that could not be asked
 
 const sum = el("p", { className: "cap-sum", id: "caption-sum", role: "status" });
 const problems = el("ul", { className: "small cap-problems", id: "caption-problems", "aria-live": "polite" });
@@ -60,6 +61,9 @@ function build(offer) {
   document.body.append(dialog);
   for (const type of ["images:drawn", "captions:changed"]) document.addEventListener(type, imagesChanged);
   document.addEventListener("project:switching", () => dialog.close());
+  window.addEventListener("focus", lookAgain);
+  document.addEventListener("visibilitychange", lookAgain);
+  setInterval(() => answer?.lost && lookAgain(), AGAIN_MS);
 }
 
 const imagesChanged = debounced(() => {
@@ -76,6 +80,11 @@ function changed() {
   drawTrial();
   draw();
   checkLater();
+}
+
+/** Somebody comes back, perhaps from installing what was missing. */
+function lookAgain() {
+  if (dialog.open && !document.hidden && answer?.errors.length) check();
 }
 
 const checkLater = debounced(check, CHECK_MS);
@@ -96,7 +105,7 @@ async function check() {
   try {
     found = missing() ? { errors: [missing()] } : await post(at("projects", project.name, "captions", "check"), wish());
   } catch (error) {
-    found = { errors: error.problems ?? [{ error: error.message }] };
+    found = { errors: error.problems ?? [{ error: error.message }], lost: true };
   }
   if (turn !== asked) return;
   answer = found;

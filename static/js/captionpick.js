@@ -41,7 +41,11 @@ export function buildPick(onChange) {
   none.addEventListener("click", () => tickAll(false));
   all.addEventListener("click", () => tickAll(true));
   wireGrid();
-  document.addEventListener("project:switching", () => (ticked.clear(), grid.replaceChildren()));
+  document.addEventListener("project:switching", () => {
+    ticked.clear();
+    grid.replaceChildren();
+    [which, mode] = ["empty", "keep"];
+  });
   return el("div", { className: "cap-part" }, choices, chooser, modes);
 }
 
@@ -61,7 +65,7 @@ function radioOf(name, value, label, take) {
 export function drawPick() {
   const cards = allCards();
   const shown = targets();
-  if (which === "shown" && !shown) which = "all";
+  if (which === "shown" && !shown) which = "empty"; // the filter has gone
   const numbers = { empty: cards.filter(isEmpty).length, all: cards.length, shown: shown?.length ?? 0, chosen: namesTicked().length };
   for (const [value, node] of counts) {
     say(node, ` (${numbers[value]})`);
@@ -83,14 +87,15 @@ const namesTicked = () => allCards().map(({ name }) => name).filter((name) => ti
 /** The images that are chosen, as they are posted: "empty", "all" or names. */
 export function whichPosted() {
   if (which === "chosen") return namesTicked();
-  return which === "shown" ? (targets() ?? "all") : which;
+  return which === "shown" ? (targets() ?? "empty") : which;
 }
 
 /** The cards of the images that are chosen. */
 export function cardsChosen() {
   const posted = whichPosted();
   if (posted === "empty") return allCards().filter(isEmpty);
-  return posted === "all" ? allCards() : allCards().filter(({ name }) => posted.includes(name));
+  const names = new Set(posted);
+  return posted === "all" ? allCards() : allCards().filter(({ name }) => names.has(name));
 }
 
 /** How many of those have a caption. */

@@ -61,7 +61,8 @@ export function drawTrial() {
   if (findAll("option", image).map(({ value }) => value).join("\n") !== names.join("\n"))
     image.replaceChildren(...names.map((name) => el("option", { value: name, textContent: name })));
   if (!names.includes(picked)) picked = null;
-  image.value = (running() && trial.name) || picked || trial?.name || cardsChosen()[0]?.name || names[0];
+  const tried = names.includes(trial?.name) ? trial.name : null;
+  image.value = (running() && tried) || picked || tried || cardsChosen()[0]?.name || names[0];
   const card = cardOf(image.value);
   if (card && picture.getAttribute("src") !== card.image.thumb) picture.src = card.image.thumb;
   say(now, card?.text.trim() || "(none)");
@@ -90,8 +91,8 @@ async function heard(job) {
     const own = trial;
     own.asked = true;
     if (["failed", "interrupted"].includes(job.state)) tell([{ error: job.reason ?? "It failed.", hint: job.hint }]);
-    const { rows } = await get(at("jobs", job.id, "captions")).catch(() => ({ rows: [] }));
-    own.rows = rows;
+    const found = await get(at("jobs", job.id, "captions")).catch((error) => tell([{ error: error.message, hint: "Try again." }]));
+    own.rows = found?.rows ?? [];
   }
   drawTrial();
 }
@@ -142,11 +143,12 @@ function progressOf(job) {
 
 /** Put the text in as if it had been typed: what somebody else wrote meanwhile is not lost. */
 async function useText() {
-  const card = cardOf(trial.name);
-  const found = trial.rows.find((row) => row.name === trial.name);
-  card.write(found.text);
-  trial.used = await card.settled();
-  if (!trial.used) tell([{ error: "The caption is not saved.", hint: "Its card says why." }]);
+  const own = trial;
+  const card = cardOf(own.name);
+  if (!card) return tell([{ error: `${own.name} is not in the folder any more.` }]);
+  card.write(own.rows.find((row) => row.name === own.name).text);
+  own.used = await card.settled();
+  if (!own.used) tell([{ error: "The caption is not saved.", hint: "Its card says why." }]);
   drawTrial();
   if (isLost()) go.focus();
 }

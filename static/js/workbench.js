@@ -5,7 +5,7 @@
 
 import { at, post } from "./api.js";
 import { complain, toast } from "./dialogs.js";
-import { debounced, el, find, findAll, say } from "./dom.js";
+import { announce, debounced, el, find, findAll, say } from "./dom.js";
 import { count } from "./format.js";
 import { allCards, changedImages, settleCaptions } from "./images.js";
 import { project } from "./project.js";
@@ -204,6 +204,7 @@ export async function undo(folder, at_s) {
   try {
     await settleCaptions();
     const { restored, left } = await post(at("projects", folder, "captions", "undo"), { at: at_s });
+    announce("captions:undone");
     await changedImages();
     const kept = left.length ? ` ${count(left.length, "caption")} edited since stayed as they are.` : "";
     toast(`${count(restored.length, "caption")} as before.${kept}`);
