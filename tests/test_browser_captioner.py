@@ -320,6 +320,28 @@ def test_what_is_missing_comes_with_the_command_that_mends_it(desk, server):
 # -- trying ----------------------------------------------------------------------------------------
 
 
+def test_what_was_in_the_way_is_looked_at_again_when_somebody_comes_back(desk):
+    at = desk()
+    at.more = {"errors": [{"error": "torch is missing.", "field": "model"}], "images": 0}
+    dialog = open_dialog(at.page)
+    expect(dialog.get_by_text("torch is missing.")).to_be_visible()
+    at.more = {}
+    at.page.evaluate("window.dispatchEvent(new Event('focus'))")
+    expect(dialog.get_by_role("button", name="Caption 2 images")).to_be_enabled()
+    expect(dialog.get_by_text("torch is missing.")).to_have_count(0)
+
+
+def test_a_server_that_was_away_is_asked_again_by_itself(desk):
+    at = desk()
+    at.page.route("**/captions/check", lambda route: route.abort())
+    dialog = open_dialog(at.page)
+    go = dialog.get_by_role("button", name="Caption images")
+    expect(go).to_be_disabled()
+    at.page.unroute("**/captions/check")
+    at.page.route("**/captions/check", at.check)
+    expect(dialog.get_by_role("button", name="Caption 2 images")).to_be_enabled(timeout=15_000)
+
+
 def test_a_trial_goes_on_without_the_dialog_and_its_text_can_be_used(desk, server):
     at = desk()
     dialog = open_dialog(at.page)
@@ -439,12 +461,27 @@ def test_at_the_end_it_says_what_was_written_and_skipped_and_how_to_go_back(desk
     expect(card).to_contain_text("Captioning completed")
     expect(card).to_contain_text("1 caption written, 1 image skipped.")
     expect(card).not_to_contain_text("LoRA")
+    again = page.locator("[data-undo]")
+    expect(again).to_be_visible()
     notice.get_by_role("button", name="Show them").click()
     expect(page.get_by_text("1 of 4 images shown")).to_be_visible()
     notice.get_by_role("button", name="Undo").click()
     expect(page.get_by_text("1 caption as before.")).to_be_visible()
     assert at.text("ball 1.jpg") == ""
     expect(notice).to_have_count(0)
+
+
+def test_the_notice_goes_with_its_folder(desk, server):
+    at = desk()
+    at.job("run", "running", unit="image", step=1, total=2)
+    expect(at.page.get_by_role("heading", name="Captioning in progress")).to_be_visible()
+    at.made("run", {"name": "ball 1.jpg", "problem": "It cannot be read."})
+    at.job("run", "succeeded", unit="image", step=2, total=2)
+    expect(at.page.locator("[data-captioned]")).to_have_count(1)
+    server.post("/api/projects", {"name": "other"})
+    at.page.get_by_label("Output folder", exact=True).fill("other")
+    at.page.get_by_label("Output folder", exact=True).press("Tab")
+    expect(at.page.locator("[data-captioned]")).to_have_count(0)
 
 
 def test_the_page_of_runs_offers_no_training_for_a_captioning(desk, server):
