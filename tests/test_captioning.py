@@ -18,6 +18,12 @@ from musubitlx.captions import MAX_CAPTION
 TIDIED = {
     " a  dog \n on grass ": "a dog on grass",
     '"A dog."': "A dog.",
+    '"Stop" is written on a sign.': '"Stop" is written on a sign.',
+    '"Stop" stands on one, on the other "Go"': '"Stop" stands on one, on the other "Go"',
+    '* "A dog," ': "A dog",
+    "“There is a dog.”": "A dog.",
+    'A shop sign that reads "OPEN."': 'A shop sign that reads "OPEN."',
+    '""': "",
     "": "",
     "A dog there is": "A dog there is",
     "In this image, there is a dog.": "A dog.",
@@ -90,6 +96,9 @@ CUT = {
     "A dog runs. It looks": "A dog runs.",
     "A dog runs": "A dog runs",
     "A dog of 1.5 m": "A dog of 1.5 m",
+    "A red car. A blue car.": "A red car. A blue car.",
+    'A red car. It says "go."': 'A red car. It says "go."',
+    "A red car. It is as long as 1.": "A red car.",
     "One. Two! Three": "One. Two!",
     'It says "go." And': 'It says "go."',
 }
