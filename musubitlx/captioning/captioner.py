@@ -99,6 +99,15 @@ def image_processor(name: str, folder: Path):
     return kind.from_pretrained(str(folder))
 
 
+def pixels(processor, images: list):
+    """What a model sees of the pictures, as one tensor.
+
+    Where colours stand is said: of a picture 1 or 3 pixels high it can't be told by looking.
+    """
+    seen = processor(images=images, return_tensors="pt", input_data_format="channels_last")
+    return seen["pixel_values"]
+
+
 def tokenizer(folder: Path, **more):
     """The tokenizer of a folder."""
     from transformers import AutoTokenizer

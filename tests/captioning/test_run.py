@@ -226,13 +226,13 @@ def test_a_trial_saves_nothing(folder):
 
 def test_what_is_to_be_undone_is_noted_once_before_the_first_caption(folder, monkeypatch):
     folder.add(3)
-    note, seen = saving.note_step, []
+    note, seen = saving.edits.begin_run, []
 
     def noted(*arguments):
         seen.append(len(folder.texts()))
         note(*arguments)
 
-    monkeypatch.setattr(saving, "note_step", noted)
+    monkeypatch.setattr(saving.edits, "begin_run", noted)
     say(monkeypatch)
     folder.run(batch=1)
     told = json.loads((folder.project.hidden / "last_edit.json").read_text())
@@ -299,11 +299,60 @@ def test_an_image_too_big_for_the_memory_is_skipped(folder, monkeypatch):
     assert "2.png: there is not enough memory for it" in ended.lines
 
 
-def test_another_error_is_no_lack_of_memory(folder, monkeypatch):
-    folder.add(2)
-    say(monkeypatch, raising=too_many(1, RuntimeError, "a bug of ours"))
-    with pytest.raises(RuntimeError, match="a bug of ours"):
-        folder.run(batch=2)
+# -- an image the model can't take -----------------------------------------------------------------
+
+
+def failing(*bad: int):
+    """Fail with those pictures, counted in the order they first come, in a batch or alone."""
+    seen = []
+
+    def refuse(images):
+        seen.extend(one for one in images if not any(one is other for other in seen))
+        if any(one is seen[n] for n in bad for one in images if n < len(seen)):
+            raise ValueError("mean must have 1 elements\nif it is an iterable")
+
+    return refuse
+
+
+def test_an_image_the_model_cannot_take_is_skipped_and_the_others_of_its_batch_are_not(
+    folder, monkeypatch
+):
+    names = folder.add(5)
+    calls = say(monkeypatch, raising=failing(1))
+    ended = folder.run(batch=3)
+    why = "the model can't take it (ValueError: mean must have 1 elements if it is an iterable)"
+    assert ended.status == 0
+    assert calls == [3, 1, 1, 1, 2]
+    assert list(folder.texts()) == [name for name in names if name != "2.png"]
+    assert {"name": "2.png", "problem": why} in folder.rows()
+    assert f"2.png: {why}" in ended.lines
+    assert "Captioned 4 images, 0 kept, 1 skipped." in ended.said
+
+
+def test_a_model_that_takes_no_image_at_all_is_a_bug_and_ends_the_run(folder, monkeypatch):
+    folder.add(9)
+    calls = say(monkeypatch, raising=failing(*range(9)))
+    with pytest.raises(ValueError, match="mean must have"):
+        folder.run(batch=4)
+    assert calls == [4, 1, 1, 1]
+
+
+def test_many_bad_images_after_a_good_one_do_not_end_the_run(folder, monkeypatch):
+    folder.add(6)
+    say(monkeypatch, raising=failing(1, 2, 3, 4))
+    ended = folder.run(batch=1)
+    assert list(folder.texts()) == ["1.png", "6.png"]
+    assert ended.status == 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_pictures_a_pixel_or_three_high_are_captioned(folder, model):
+    from PIL import Image
+
+    for size in ((64, 1), (64, 3), (1, 64), (3, 64), (1, 1), (3, 3)):
+        Image.new("RGB", size, "red").save(folder.project.path / f"{size[0]}x{size[1]}.png")
+    ended = folder.run(model, batch=2)
+    assert (ended.status, len(folder.texts())) == (0, 6)
 
 
 def test_a_model_too_big_is_said_in_a_sentence(folder, monkeypatch):
