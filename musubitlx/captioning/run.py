@@ -22,7 +22,7 @@ ENOUGH = 3  # images that fail alike before any went well: it is not the images
 
 @dataclass
 class Item:
-    """One image on its way: its picture, and the caption it had when the model began."""
+    """One image on its way: its picture, and the caption it had when the run began."""
 
     path: Path
     picture: object
@@ -39,7 +39,7 @@ class Run:
 
     def work(self, choice: Choice) -> None:
         """Caption them all, in their order. Stopped if that was asked for meanwhile."""
-        self.kept = choice.kept
+        self.kept, self._tags = choice.kept, choice.tags
         self._bar = Bar("Captioning", len(choice.images) or 1, IMAGES)
         self._watch = Watch(self._stop, self._show, self._bar.say, self._model.usual_tokens)
         self._over = self._in_batch = 0
@@ -68,6 +68,8 @@ class Run:
             self.kept += 1
             self._count()
             return []
+        if captions.tag(before) != self._tags[path] and not self._wish.trial:
+            return self._pass(path.name, choosing.CHANGED)
         try:
             picture = pictures.decoded(path, self._model.side)[0]
         except FileNotFoundError:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import RUN
+from conftest import BAR, RUN
 
 from musubitlx.captioning.generation import Watch
 
@@ -43,7 +43,7 @@ def forked(folder, log: Path, *more: str, **changed) -> int:
 def shown(log: Path) -> dict[str, str]:
     """The captions a log shows, whole lines only."""
     text = log.read_bytes().decode() if log.exists() else ""
-    lines = text[: text.rfind("\n") + 1].replace("\r", "\n").split("\n")
+    lines = BAR.sub("", text[: text.rfind("\n") + 1]).split("\n")
     pairs = (line.partition(": ") for line in lines)
     return {name: words for name, _, words in pairs if name.endswith(".png")}
 
