@@ -16,7 +16,6 @@ from musubitlx.captioning.generation import Watch
 from musubitlx.captioning.saving import Book, Skipped
 from musubitlx.captioning.stopping import Stop
 
-
 ENOUGH = 3  # images that fail alike before any went well: it is not the images
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+from musubitlx import models as catalogue
 from musubitlx.captioning import devices, fp8, qwen_file, qwen_vl, qwen_weights
 from musubitlx.captioning.devices import Place
 from musubitlx.errors import UserError
@@ -330,6 +331,7 @@ def test_a_text_encoder_that_came_by_another_way_meanwhile_is_found(
     """A run may have waited in the queue for long; and its Python may have no PyYAML."""
     if not yaml:
         monkeypatch.setitem(sys.modules, "yaml", None)
+    monkeypatch.setattr(catalogue, "other_variant", lambda *_: None)  # tiny ones are no 7B
     folder.add(1)
     shutil.copy(models / tiny.TEXT_ENCODER, folder.project.home.root / tiny.TEXT_ENCODER)
     ended = folder.run("qwen-vl", text_encoder="/nowhere/file.safetensors")

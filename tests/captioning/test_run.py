@@ -440,7 +440,10 @@ BAD = {
     ),
     "length": ({"max_tokens": 513}, "Caption length: enter a whole number from 32 to 512 tokens."),
     "length no number": ({"max_tokens": "many"}, "The command line can't be used: argument --max-"),
-    "model": ({"model": "gpt-9"}, "There is no caption model called gpt-9. What to do: There are: "),
+    "model": (
+        {"model": "gpt-9"},
+        "There is no caption model called gpt-9. What to do: There are: ",
+    ),
     "names": ({"names": "/nowhere.json"}, "The list of images can't be read"),
     "no cuda": ({"device": "cuda"}, "This torch ("),
     "project": ({"project": "nobody"}, "There is no folder called nobody in"),
