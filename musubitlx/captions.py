@@ -77,18 +77,45 @@ def checked(text: object) -> str:
 def read(path: Path) -> str:
     """The caption in a file; empty if there is none, or something else has its name.
 
-    Only an ordinary file of the same folder is read, and no more of it than a
-    caption may have: a pipe would never end, a link could lead anywhere.
+    Of a file longer than a caption may be it is the beginning, see `is_whole`.
+    """
+    data = _data(path)
+    return "" if data is None else decode(data[:MAX_BYTES])[:MAX_CAPTION]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether `read` tells all there is in a caption's place: what it can't must not be replaced.
+
+    True if nothing is there. False for a file that can't be read or is longer than
+    a caption, for what is no ordinary file, and for a link that leads elsewhere.
+    """
+    if not os.path.lexists(path):
+        return True
+    data = _data(path)
+    return data is not None and len(data) <= MAX_BYTES and len(decode(data)) <= MAX_CAPTION
+
+
+def _data(path: Path) -> bytes | None:
+    """What a caption file holds, at most a byte more than a caption has; None if it can't be read.
+
+    Only an ordinary file of the same folder is read: a pipe would never end, a link
+    could lead anywhere.
     """
     try:
         if path.is_symlink() and path.resolve().parent != path.parent.resolve():
-            return ""
+            return None
         handle = os.open(path, os.O_RDONLY | BINARY | getattr(os, "O_NONBLOCK", 0))
     except (OSError, RuntimeError):
-        return ""
-    with os.fdopen(handle, "rb") as file:
-        ordinary = stat.S_ISREG(os.fstat(handle).st_mode)
-        return decode(file.read(MAX_BYTES))[:MAX_CAPTION] if ordinary else ""
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
 
 
 def write(path: Path, text: object, *, base: str | None = None) -> str:

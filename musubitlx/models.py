@@ -195,11 +195,18 @@ def choices_file(home: Home) -> Path:
 
 
 def read_choices(home: Home) -> tuple[dict, Problem | None]:
-    """Return the content of models.yaml, and what is wrong with it when it does not read."""
+    """Return the content of models.yaml, and what is wrong with it when it does not read.
+
+    Where there is no PyYAML it counts as empty.
+    """
     file = choices_file(home)
     try:
         value = yamls.read(file)
     except FileNotFoundError:
+        return {}, None
+    except ModuleNotFoundError as error:  # captioning runs in Pythons that may lack PyYAML
+        if error.name != "yaml":
+            raise
         return {}, None
     except yamls.Unreadable as why:
         return {}, Problem(f"{file} can't be used: {why}.", MEND_CHOICES)

@@ -18,6 +18,12 @@ from musubitlx.captions import MAX_CAPTION
 TIDIED = {
     " a  dog \n on grass ": "a dog on grass",
     '"A dog."': "A dog.",
+    '"Stop" is written on a sign.': '"Stop" is written on a sign.',
+    '"Stop" stands on one, on the other "Go"': '"Stop" stands on one, on the other "Go"',
+    '* "A dog," ': "A dog",
+    "“There is a dog.”": "A dog.",
+    'A shop sign that reads "OPEN."': 'A shop sign that reads "OPEN."',
+    '""': "",
     "": "",
     "A dog there is": "A dog there is",
     "In this image, there is a dog.": "A dog.",
@@ -90,6 +96,9 @@ CUT = {
     "A dog runs. It looks": "A dog runs.",
     "A dog runs": "A dog runs",
     "A dog of 1.5 m": "A dog of 1.5 m",
+    "A red car. A blue car.": "A red car. A blue car.",
+    'A red car. It says "go."': 'A red car. It says "go."',
+    "A red car. It is as long as 1.": "A red car.",
     "One. Two! Three": "One. Two!",
     'It says "go." And': 'It says "go."',
 }
@@ -119,16 +128,23 @@ def test_every_model_has_a_batch_size():
 
 @pytest.mark.parametrize("model", sorted(batches.NEEDS))
 def test_a_batch_is_one_image_at_least_and_grows_with_the_memory(model):
-    sizes = [batches.size(model, "cuda", 10, free) for free in (0, 3e9, 6e9, 80e9)]
+    sizes = [batches.size(model, "cuda", 10, free, (4, 57)) for free in (0, 3e9, 6e9, 80e9)]
     assert sizes[0] == 1
     assert sizes == sorted(sizes)
     assert sizes[-1] == batches.NEEDS[model].at_most
-    assert batches.size(model, "cpu", 10, None) == batches.NEEDS[model].on_cpu
+    assert batches.size(model, "cpu", 10, None, (4, 57)) == batches.NEEDS[model].on_cpu
 
 
 def test_more_beams_are_fewer_images():
-    few, many = (batches.size("blip-large", "cuda", beams, 4e9) for beams in (6, 20))
+    few, many = (batches.size("blip-large", "cuda", beams, 4e9, (4, 57)) for beams in (6, 20))
     assert 1 < many < few
+
+
+def test_qwen_takes_two_at_most_where_each_image_of_a_batch_looks_at_all():
+    for version, most in (((4, 49), 2), ((4, 52), 2), ((4, 53), 8), ((5, 0), 8)):
+        assert batches.size("qwen-vl", "cuda", 1, 80e9, version) == most
+        assert batches.size("qwen-vl", "cuda", 1, 2e9, version) == 1
+        assert batches.size("blip-large", "cuda", 1, 80e9, version) == 16
 
 
 def test_halving_ends_at_one():

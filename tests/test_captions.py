@@ -45,6 +45,48 @@ def test_a_caption_is_read_whatever_its_encoding(project, data, text):
         assert not (project.path / "a.txt").exists()
 
 
+def no_captions(folder):
+    """Files that must not be taken for a caption, or for none, by what is the matter with them."""
+    (folder / "outside.md").write_text("mine")
+    inner = folder / "inner"
+    (inner / "folder.txt").mkdir(parents=True)
+    (inner / "long.txt").write_text("x" * (captions.MAX_CAPTION + 1))
+    (inner / "blanks.txt").write_bytes(b"a" + b" " * captions.MAX_BYTES)
+    (inner / "out.txt").symlink_to(folder / "outside.md")
+    (inner / "nowhere.txt").symlink_to("gone.txt")
+    (inner / "round.txt").symlink_to("round.txt")
+    (inner / "locked.txt").write_text("mine")
+    (inner / "locked.txt").chmod(0)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(inner / "pipe.txt")
+    if os.access(inner / "locked.txt", os.R_OK):  # root reads anything
+        (inner / "locked.txt").unlink()
+    return sorted(inner.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_what_cannot_be_read_whole_as_a_caption_is_told_apart(tmp_path):
+    for path in no_captions(tmp_path):
+        assert not captions.is_whole(path), path.name
+        assert len(captions.read(path)) in (0, 1, captions.MAX_CAPTION), path.name
+
+
+def test_a_caption_of_any_length_and_none_are_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    assert captions.is_whole(path)
+    for text in ("", "a ball", "画" * captions.MAX_CAPTION):
+        path.write_text(text, encoding="utf-8")
+        assert captions.is_whole(path)
+        assert captions.read(path) == text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_within_the_folder_is_whole(tmp_path):
+    (tmp_path / "a.txt").write_text("a ball")
+    (tmp_path / "b.txt").symlink_to("a.txt")
+    assert captions.is_whole(tmp_path / "b.txt")
+
+
 def test_a_caption_is_saved_at_once_and_an_empty_one_is_no_file(project):
     put(project, "a.jpg")
     assert project.set_caption("a.jpg", " été\r\n画像 ").caption == "été\n画像"

@@ -28,12 +28,14 @@ LOAD = {"vit-gpt2": vit_gpt2.load, "blip-large": blip.load, "qwen-vl": qwen_vl.l
 def main(argv: list[str]) -> int:
     """Do what the command line says; returns the exit status."""
     speak_utf8()
-    stop = Stop()
+    stop, wanted = Stop(), None
     stop.listen()
     try:
-        return caption(asked.parse(argv), stop)
+        wanted = asked.parse(argv)
+        return caption(wanted, stop)
     except Stopped as stopped:
-        print("Stopped. Captions that were shown are saved.", flush=True)
+        trial = wanted and wanted.wish.trial
+        print("Stopped." if trial else "Stopped. Captions that were shown are saved.", flush=True)
         return 128 + stopped.number
     except UserError as error:
         sys.stdout.flush()
@@ -63,9 +65,8 @@ def work(wanted: Asked, choice: Choice, model: LoadedCaptioner, book: Book, stop
     at_once = 1
     if model:
         device = model.model.device.type
-        fits = batches.size(
-            wanted.wish.captioner.id, device, model.beams, devices.free_bytes(device)
-        )
+        free, have = devices.free_bytes(device), packages.version("transformers")
+        fits = batches.size(wanted.wish.captioner.id, device, model.beams, free, have)
         at_once = wanted.batch or fits
     run = Run(model or LoadedCaptioner(), wanted.wish, book, stop, at_once)
     run.work(choice)

@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from musubitlx.captioners import DETAIL, MODES, WHICH, Wish
+from musubitlx import models, weights
+from musubitlx.captioners import DETAIL, MODES, WHICH, Captioner, Wish
 from musubitlx.errors import Invalid, UserError
 from musubitlx.home import Home
 from musubitlx.projects import Project
@@ -52,12 +53,12 @@ def parse(argv: list[str]) -> Asked:
             "trial": given.trial,
         }
     )
-    text_encoder = _text_encoder(wish, given.text_encoder)
+    project = _project(given.home, given.project)
     return Asked(
-        project=_project(given.home, given.project),
+        project=project,
         wish=wish,
-        weights=_folder(given.weights),
-        text_encoder=text_encoder,
+        weights=_weights(project.home, wish.captioner, given.weights),
+        text_encoder=_text_encoder(project.home, wish.captioner, given.text_encoder),
         device=given.device,
         precision=_precision(wish, given.precision),
         batch=_batch(given.batch),
@@ -102,20 +103,31 @@ def _project(home: Path, name: str) -> Project:
     return project
 
 
-def _folder(path: Path) -> Path:
-    if not path.is_dir():
+def _weights(home: Home, captioner: Captioner, folder: Path) -> Path:
+    """The folder given, or where a whole model is by now: a run may have waited for hours.
+
+    One that lacks something is given back if there is no better: loading names what.
+    """
+    if weights.problem(folder, captioner):
+        folder = weights.find(home, captioner) or folder
+    if not folder.is_dir():
         raise UserError(
-            f"The folder {path} with the caption model is not there.",
+            f"The folder {folder} with the caption model is not there.",
             hint="Download the caption model first.",
         )
-    return path.resolve()
+    return folder.resolve()
 
 
-def _text_encoder(wish: Wish, file: Path | None) -> Path | None:
-    if not wish.captioner.text_encoder:
+def _text_encoder(home: Home, captioner: Captioner, file: Path | None) -> Path | None:
+    """The file given, or the one that can be used by now; the one given if there is no better."""
+    if not captioner.text_encoder:
         return None
     if file is None:
-        raise Invalid(f"{wish.captioner.label} needs the text encoder: give --text-encoder.")
+        raise Invalid(f"{captioner.label} needs the text encoder: give --text-encoder.")
+    if models.inspect(file, weights.TEXT_ENCODER):
+        found = weights.text_encoder(home)
+        if found.path and not found.problem:
+            file = Path(found.path)
     return file.absolute()
 
 

@@ -28,10 +28,14 @@ NEEDS = {
     "qwen-vl": Need(1.5 * GB, 0.1 * GB, on_cpu=1, at_most=8),
 }
 RESERVE = 1.0 * GB  # of the card's memory that stays free
+DENSE = (4, 53)  # transformers: in older ones each image of a batch looks at all of them,
+DENSE_AT_MOST = 2  # in a table that grows with the square of their number
 ON_METAL = 2  # images: its memory is everybody's, and nothing tells how much is free
 
 
-def size(model: str, device: str, beams: int, free: float | None) -> int:
+def size(
+    model: str, device: str, beams: int, free: float | None, transformers: tuple[int, ...]
+) -> int:
     """How many images at once: at least one. `free` is in bytes, None where nobody knows."""
     need = NEEDS[model]
     if device == "cpu":
@@ -39,7 +43,8 @@ def size(model: str, device: str, beams: int, free: float | None) -> int:
     if device == "mps" or free is None:
         return min(ON_METAL, need.at_most)
     fits = int((free - RESERVE) / (need.fixed + need.per_beam * beams))
-    return max(1, min(fits, need.at_most))
+    dense = model == "qwen-vl" and transformers < DENSE
+    return max(1, min(fits, DENSE_AT_MOST if dense else need.at_most))
 
 
 def halved(tried: int) -> int:

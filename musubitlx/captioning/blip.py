@@ -29,7 +29,7 @@ class Blip(LoadedCaptioner):
         """The best sentence of a search; its detail level says how far it goes."""
         import torch
 
-        pixels = self._processor(images=images, return_tensors="pt")["pixel_values"]
+        pixels = captioner.pixels(self._processor, images)
         watch.begin()
         with torch.inference_mode():
             ids = self.model.generate(

@@ -51,12 +51,11 @@ def check_weights(folder: Path) -> None:
         if problem := read_header(file)[0]:
             raise UserError(problem.text, hint=AGAIN)
     pickled_only = not any((folder / name).is_file() for name in SAFE)
-    strict = packages.version("transformers") >= (4, 57)
-    if pickled_only and strict and packages.version("torch") < (2, 6):
+    if pickled_only and packages.version("torch") < (2, 6):  # a .bin may run code of its own there
         raise UserError(
             f"{folder} has its weights as .bin, which transformers reads with torch 2.6 or newer "
             "only.",
-            hint="Install a newer torch, or transformers 4.56 or older.",
+            hint="Install torch 2.6 or newer.",
         )
 
 
@@ -97,6 +96,15 @@ def image_processor(name: str, folder: Path):
     transformers = quiet_transformers()
     kind = getattr(transformers, name + "Pil", None) or getattr(transformers, name)
     return kind.from_pretrained(str(folder))
+
+
+def pixels(processor, images: list):
+    """What a model sees of the pictures, as one tensor.
+
+    Where colours stand is said: of a picture 1 or 3 pixels high it can't be told by looking.
+    """
+    seen = processor(images=images, return_tensors="pt", input_data_format="channels_last")
+    return seen["pixel_values"]
 
 
 def tokenizer(folder: Path, **more):

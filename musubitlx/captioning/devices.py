@@ -37,13 +37,14 @@ class Place:
 def choose(device: str, precision: str, *, large: bool) -> Place:
     """The place for what was asked; UserError where it is not to be had.
 
-    `large`: by itself the model goes to fp8 or bf16 rather than to fp16 or fp32.
+    `large`: the model is Qwen2.5-VL, which by itself goes to fp8 or bf16, never to fp16 or
+    fp32: the one has too little range for it, the other would take twice the memory.
     """
     import torch
 
     device = _device(device)
     if precision == "auto":
-        precision = _best_for_large(device) if large else "fp16" if device == "cuda" else "fp32"
+        precision = _best_for_large(device) if large else _best_for_small(device)
     if precision == "fp8":
         if not casts_fp8(device):
             raise UserError("fp8 does not work here.", hint="Take another precision, like bf16.")
@@ -73,7 +74,16 @@ def _device(asked: str) -> str:
 def _best_for_large(device: str) -> str:
     if device == "cuda" and casts_fp8(device):
         return "fp8"
-    return "fp16" if device == "mps" and not multiplies_bf16(device) else "bf16"
+    if device == "mps" and not multiplies_bf16(device):
+        raise UserError(
+            "Qwen2.5-VL needs bf16, which this Mac's GPU, its macOS or its torch can't compute in.",
+            hint="Take BLIP large, or --device cpu, which is slow.",
+        )
+    return "bf16"
+
+
+def _best_for_small(device: str) -> str:
+    return "fp16" if device == "cuda" and convolves_fp16(device) else "fp32"
 
 
 def casts_fp8(device: str) -> bool:
@@ -97,6 +107,23 @@ def multiplies_bf16(device: str) -> bool:
         return bool((some @ some)[0, 0].item() == 4.0)
     except (RuntimeError, TypeError, NotImplementedError):
         return False
+
+
+def convolves_fp16(device: str) -> bool:
+    """Whether fp16 pictures are looked at rightly there: on some cards (GTX 16xx) all is NaN."""
+    import torch
+    from torch.nn import functional
+
+    chance = torch.Generator().manual_seed(1)
+    picture = torch.randn(2, 3, 64, 64, generator=chance)
+    patches = torch.randn(64, 3, 16, 16, generator=chance) / 28  # numbers of about 1 come out
+    wanted = functional.conv2d(picture, patches, stride=16)
+    try:
+        half = (one.to(device, torch.float16) for one in (picture, patches))
+        got = functional.conv2d(*half, stride=16).float().cpu()
+    except (RuntimeError, TypeError, NotImplementedError):
+        return False
+    return torch.allclose(got, wanted, atol=0.05)  # NaN is close to nothing
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from functools import cache
 
 LARGEST = 448.0
 AT_ONCE = 1 << 22  # weights that are converted together
-UNPACKED = 1 << 26  # weights that are unpacked together
+UNPACKED = 1 << 27  # weights that are unpacked together: any layer of the 7B but the last
 
 
 def quantised(weight, device: str):

@@ -16,10 +16,12 @@ from musubitlx.captioning.generation import Watch
 from musubitlx.captioning.saving import Book, Skipped
 from musubitlx.captioning.stopping import Stop
 
+ENOUGH = 3  # images that fail alike before any went well: it is not the images
+
 
 @dataclass
 class Item:
-    """One image on its way: its picture, and the caption it had when the model began."""
+    """One image on its way: its picture, and the caption it had when the run began."""
 
     path: Path
     picture: object
@@ -36,10 +38,11 @@ class Run:
 
     def work(self, choice: Choice) -> None:
         """Caption them all, in their order. Stopped if that was asked for meanwhile."""
-        self.kept = choice.kept
+        self.kept, self._tags = choice.kept, choice.tags
         self._bar = Bar("Captioning", len(choice.images) or 1, IMAGES)
         self._watch = Watch(self._stop, self._show, self._bar.say, self._model.usual_tokens)
         self._over = self._in_batch = 0
+        self._went_well, self._failures = False, []
         for name, why in choice.passed:
             self._skip(name, why)
         self._bar.show(0, now=True)
@@ -64,6 +67,8 @@ class Run:
             self.kept += 1
             self._count()
             return []
+        if captions.tag(before) != self._tags[path] and not self._wish.trial:
+            return self._pass(path.name, choosing.CHANGED)
         try:
             picture = pictures.decoded(path, self._model.side)[0]
         except FileNotFoundError:
@@ -83,19 +88,42 @@ class Run:
         if texts is None:
             devices.release(self._model.model.device.type)
             return self._smaller(batch)
+        if isinstance(texts, Exception):
+            return self._one_by_one(batch) if len(batch) > 1 else self._fail(batch[0], texts)
+        self._went_well = True
         for item, text in zip(batch, texts, strict=True):
             self._save(item, text)
         return []
 
-    def _attempt(self, batch: list[Item]) -> list[str] | None:
-        """The raw texts; None where memory ran out, with nothing left that holds any of it."""
+    def _attempt(self, batch: list[Item]) -> list[str] | Exception | None:
+        """The raw texts, or what went wrong; None where memory ran out.
+
+        Then nothing is left that holds any of it.
+        """
         try:
             return self._model.write([item.picture for item in batch], self._watch)
         except Exception as error:
-            if not devices.is_out_of_memory(error):
-                raise
             traceback.clear_frames(error.__traceback__)
-            return None
+            return None if devices.is_out_of_memory(error) else error
+
+    def _one_by_one(self, batch: list[Item]) -> list[Item]:
+        """One image may have spoiled it for the others: each is tried alone."""
+        again = []
+        for item in batch:
+            self._stop.check()
+            again += self._caption([item])
+        return again
+
+    def _fail(self, item: Item, error: Exception) -> list[Item]:
+        """Skip an image the model can't take; raises the error if it takes none at all."""
+        self._failures.append(type(error))
+        first = self._failures[:ENOUGH]
+        if not self._went_well and len(first) == ENOUGH == first.count(type(error)):
+            raise error
+        said = " ".join(str(error).split())[:200]
+        return self._pass(
+            item.path.name, f"the model can't take it ({type(error).__name__}: {said})"
+        )
 
     def _smaller(self, batch: list[Item]) -> list[Item]:
         if len(batch) == 1:

@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 from musubitlx import captioned, captions, edits
+from musubitlx.captioning.choosing import CHANGED, GONE, NOT_WHOLE
 from musubitlx.captioning.wording import appended, tidied
 from musubitlx.errors import DiskFull, UserError, disk_error
 from musubitlx.projects import Project
@@ -37,7 +38,7 @@ class Book:
     def save(self, image: Path, before: str, text: str) -> str:
         """Write the caption that a model's raw text makes; returns the new words.
 
-        `before` is the caption that was there when the model began. Skipped if there is
+        `before` is the caption that was there when the run began. Skipped if there is
         nothing to write, or the person wrote meanwhile.
         """
         words = tidied(text)
@@ -47,16 +48,18 @@ class Book:
         if after == before and self._mode == "append":
             raise Skipped("its caption is as long as one may be")
         if not image.is_file():
-            raise Skipped("it is not there any more")
+            raise Skipped(GONE)
         file = image.with_suffix(".txt")
         if captions.read(file) != before:  # before a row is made of it; looked at again below
-            raise Skipped("its caption was changed meanwhile, that text stays")
+            raise Skipped(CHANGED)
+        if not captions.is_whole(file):
+            raise Skipped(NOT_WHOLE)
         self._note_once()
         self._append({"name": image.name, "before": before, "after": after})
         try:
             captions.write(file, after, base=captions.tag(before))
         except captions.Edited:
-            raise Skipped("its caption was changed meanwhile, that text stays") from None
+            raise Skipped(CHANGED) from None
         except DiskFull:
             raise
         except UserError as error:

@@ -26,7 +26,7 @@ class VitGpt2(LoadedCaptioner):
 
     def write(self, images, watch):
         """The best sentence of a search, or the first where it can't search."""
-        pixels = self._processor(images=images, return_tensors="pt")["pixel_values"]
+        pixels = captioner.pixels(self._processor, images)
         pixels = pixels.to(self.model.device, self.model.dtype)
         watch.begin()
         try:

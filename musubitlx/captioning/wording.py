@@ -23,15 +23,20 @@ OPENINGS = re.compile(
 )
 INVENTED = re.compile(r"(?i)(?:an?\s+)?ara+f+[a-z]*[\s,]+")  # BLIP's word for it knows not what
 LIMIT = 8  # openings in one text
+MARKS = "`*#, "  # round a text they are layout
+QUOTED = re.compile(r'["“”]([^"“”]*)["“”]')  # as a whole; quotes within belong to the text
+SENTENCE_END = re.compile(r"[.!?][\"”)]?(?=\s|(?<![0-9]\.)\Z)")  # "1." may be cut off from 1.5
 
 
 def tidied(text: str) -> str:
     """A model's text as a caption: one line, without an empty opening like "There is".
 
-    The letter it begins with is as large as before. A text of nothing but an
-    opening or marks becomes empty.
+    The letter it begins with is as large as before. Quotes go only as a pair round
+    all of it. A text of nothing but an opening or marks becomes empty.
     """
-    line = " ".join(text.split()).strip('"“”`*#, ')
+    line = " ".join(text.split()).strip(MARKS)
+    if quoted := QUOTED.fullmatch(line):
+        line = quoted[1].strip(MARKS)
     line = re.sub(r"\s+([,.;:!?])(?=\s|$)", r"\1", line)
     whole = line
     for _ in range(LIMIT):
@@ -53,7 +58,7 @@ def _without_opening(line: str) -> str:
 
 def whole_sentences(text: str) -> str:
     """A text that the length cut off, up to its last whole sentence; all of it if it has none."""
-    ends = [match.end() for match in re.finditer(r"[.!?][\"”)]?(?=\s)", text)]
+    ends = [match.end() for match in SENTENCE_END.finditer(text)]
     return text[: ends[-1]] if ends else text
 
 

@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -28,6 +29,7 @@ from musubitlx.home import Home  # noqa: E402
 from musubitlx.projects import Project  # noqa: E402
 
 RUN = "run-1"
+BAR = re.compile(r"\r?[A-Z][a-z]+: +\d+%\|[^\[\n]*\[[^\]\n]*\] ?")  # lines follow it in a log
 SIZES = [(96, 64), (64, 96), (80, 80), (150, 50), (64, 64)]
 
 
@@ -41,14 +43,13 @@ class Ended:
 
     @property
     def lines(self) -> list[str]:
-        """What a log has: lines without the bars drawn over."""
-        ends = (line.split("\r")[-1] for line in self.said.split("\n"))
-        return [line for line in ends if "%|" not in line]
+        """What a log has: lines without the bars before them."""
+        return [line for line in BAR.sub("", self.said).split("\n") if line]
 
     @property
     def shown(self) -> dict[str, str]:
         """Captions as printed, by image."""
-        pairs = (line.partition(": ") for line in self.said.replace("\r", "\n").split("\n"))
+        pairs = (line.partition(": ") for line in self.lines)
         return {name: text for name, _, text in pairs if name.endswith((".png", ".jpg"))}
 
 

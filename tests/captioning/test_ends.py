@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import RUN
+from conftest import BAR, RUN
 
 from musubitlx.captioning.generation import Watch
 
@@ -43,7 +43,7 @@ def forked(folder, log: Path, *more: str, **changed) -> int:
 def shown(log: Path) -> dict[str, str]:
     """The captions a log shows, whole lines only."""
     text = log.read_bytes().decode() if log.exists() else ""
-    lines = text[: text.rfind("\n") + 1].replace("\r", "\n").split("\n")
+    lines = BAR.sub("", text[: text.rfind("\n") + 1]).split("\n")
     pairs = (line.partition(": ") for line in lines)
     return {name: words for name, _, words in pairs if name.endswith(".png")}
 
@@ -103,6 +103,17 @@ def test_asked_to_stop_it_ends_after_the_token(folder, tmp_path, slow, number):
     assert folder.texts() == shown(log)
     assert "Stopped." in log.read_text()
     assert log.read_text().count("LATE") == 1  # the one that noticed
+
+
+def test_a_trial_that_is_stopped_does_not_say_that_anything_is_saved(folder, tmp_path, slow):
+    folder.add(1)
+    log = tmp_path / "log"
+    names = folder.names_file("1.png")
+    pid = forked(folder, log, "--trial", names=names, max_tokens=60)
+    until(lambda: log.exists() and "is on the processor" in log.read_text())
+    os.kill(pid, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 143
+    assert log.read_text().rstrip().endswith("Stopped.")
 
 
 def test_asked_to_stop_while_it_loads_it_ends_at_once(folder, tmp_path, monkeypatch):

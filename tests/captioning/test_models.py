@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from musubitlx.captioners import BY_ID
 from musubitlx.captioning import blip, packages, vit_gpt2
 from musubitlx.captioning.generation import Watch
 from musubitlx.captioning.stopping import Stop
@@ -139,15 +140,31 @@ def test_pickled_weights_are_read(folder, changed):
     assert folder.run(weights=copy).shown == expected
 
 
-def test_pickled_weights_with_a_torch_too_old_for_them(folder, changed, monkeypatch):
+@pytest.mark.parametrize("transformers", [(4, 44), (4, 57), (5, 0)])
+def test_pickled_weights_with_a_torch_too_old_for_them(folder, changed, monkeypatch, transformers):
     folder.add(1)
     copy = changed("vit-gpt2")
     (copy / SAFE).rename(copy / "pytorch_model.bin")
-    told = {"torch": (2, 5), "transformers": (4, 57)}
+    told = {"torch": (2, 5), "transformers": transformers}
     monkeypatch.setattr(packages, "version", told.get)
     ended = folder.run(weights=copy)
     assert ended.status == 1
     assert "which transformers reads with torch 2.6 or newer only" in ended.error
+    assert ended.error.endswith("Install torch 2.6 or newer.\n")
+
+
+@pytest.mark.parametrize("given", ["gone", "cut"])
+def test_a_model_that_came_by_another_way_meanwhile_is_found(folder, changed, models, given):
+    """A run may have waited in the queue for long."""
+    folder.add(1)
+    copy = changed("vit-gpt2")
+    (copy / SAFE).write_bytes((copy / SAFE).read_bytes()[:-100])
+    where = copy if given == "cut" else copy / "gone"
+    ended = folder.run(weights=where)
+    assert ended.status == 1
+    shutil.copytree(models / "vit-gpt2", BY_ID["vit-gpt2"].folder(folder.project.home))
+    ended = folder.run(weights=where)
+    assert (ended.status, ended.error) == (0, "")
 
 
 def test_where_a_search_is_not_to_be_had_the_first_sentence_is_taken(models, capsys):

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 import tiny
 
+from musubitlx import models as catalogue
 from musubitlx.captioning import devices, fp8, qwen_file, qwen_vl, qwen_weights
 from musubitlx.captioning.devices import Place
+from musubitlx.errors import UserError
 
 MEDIUM = tiny.Size(width=1024, layers=6, heads=8, inner=2816, words=8000)
 MB = 1e6
@@ -77,6 +80,56 @@ def test_large_matrices_are_worked_through_in_pieces(monkeypatch):
     assert torch.equal(whole, pieces)
     exact = torch.nn.functional.linear(x.float(), weight.float(), bias.float())
     assert torch.allclose(whole.float(), exact, atol=0.6)
+
+
+def test_of_the_7b_only_the_output_layer_is_unpacked_in_pieces():
+    wide, sizes = qwen_weights.SEVEN_B["hidden_size"], qwen_weights.SEVEN_B
+    assert sizes["intermediate_size"] * wide <= fp8.UNPACKED < sizes["vocab_size"] * wide
+
+
+@pytest.mark.parametrize(
+    "words, large, computes, precision",
+    [
+        ("cuda", False, {"convolves_fp16": True}, "float16"),
+        ("cuda", False, {"convolves_fp16": False}, "float32"),
+        ("mps", False, {}, "float32"),
+        ("mps", True, {"multiplies_bf16": True}, "bfloat16"),
+        ("cpu", True, {}, "bfloat16"),
+    ],
+)
+def test_what_a_device_computes_wrongly_is_not_chosen(
+    monkeypatch, words, large, computes, precision
+):
+    monkeypatch.setattr(devices, "_device", lambda asked: asked)
+    for name, does in computes.items():
+        monkeypatch.setattr(devices, name, lambda device, does=does: does)
+    assert str(devices.choose(words, "auto", large=large).dtype) == f"torch.{precision}"
+
+
+def test_a_mac_without_bf16_is_told_what_else_to_take(monkeypatch):
+    monkeypatch.setattr(devices, "_device", lambda asked: "mps")
+    monkeypatch.setattr(devices, "multiplies_bf16", lambda device: False)
+    with pytest.raises(UserError, match="needs bf16") as told:
+        devices.choose("auto", "auto", large=True)
+    assert "BLIP" in told.value.hint and "--device cpu" in told.value.hint
+
+
+@pytest.mark.parametrize("wrong", ["nan", "zero", "refused", None])
+def test_fp16_is_tried_before_it_is_used(monkeypatch, wrong):
+    import torch
+
+    right = torch.nn.functional.conv2d
+
+    def conv2d(picture, *more, **how):
+        told = right(picture, *more, **how)
+        if picture.dtype != torch.float16 or not wrong:
+            return told
+        if wrong == "refused":
+            raise RuntimeError("not implemented for 'Half'")
+        return torch.full_like(told, {"nan": float("nan"), "zero": 0.0}[wrong])
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", conv2d)
+    assert devices.convolves_fp16("cpu") is (wrong is None)
 
 
 def test_fp8_weights_take_half_of_what_bf16_takes(medium):
@@ -269,6 +322,20 @@ def test_a_missing_file_is_refused(folder):
     assert "/nowhere/file.safetensors is not there." in ended.error
     ended = folder.run("qwen-vl", text_encoder=None)
     assert ended.error.startswith("ERROR: Qwen2.5-VL 7B needs the text encoder")
+
+
+@pytest.mark.parametrize("yaml", [True, False])
+def test_a_text_encoder_that_came_by_another_way_meanwhile_is_found(
+    folder, models, monkeypatch, yaml
+):
+    """A run may have waited in the queue for long; and its Python may have no PyYAML."""
+    if not yaml:
+        monkeypatch.setitem(sys.modules, "yaml", None)
+    monkeypatch.setattr(catalogue, "other_variant", lambda *_: None)  # tiny ones are no 7B
+    folder.add(1)
+    shutil.copy(models / tiny.TEXT_ENCODER, folder.project.home.root / tiny.TEXT_ENCODER)
+    ended = folder.run("qwen-vl", text_encoder="/nowhere/file.safetensors")
+    assert (ended.status, ended.error) == (0, "")
 
 
 def test_a_split_set_is_one_file(folder, models, tmp_path):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, RUN
+from conftest import BAR, ROOT, RUN
 
 from musubitlx import bars, captions
 from musubitlx.captioning import saving, vit_gpt2
@@ -71,7 +71,7 @@ def test_the_job_id_stands_under_the_same_name_as_where_it_is_set():
 def test_bars_tell_how_far_it_is_within_a_batch(folder):
     folder.add(3)
     said = folder.run(batch=3).said
-    drawn = [one for one in said.replace("\n", "\r").split("\r") if "%|" in one]
+    drawn = [one.strip() for one in BAR.findall(said)]
     read = [bars.read(one) for one in drawn]
     assert None not in read
     assert [read[0]["step"], read[-1]["step"], read[-1]["total"]] == [0, 3, 3]
@@ -158,6 +158,52 @@ def test_an_image_that_got_its_caption_before_its_turn_is_kept(folder, monkeypat
     assert "Captioned 1 image, 1 kept, 0 skipped." in ended.said
 
 
+@pytest.mark.parametrize("mode", ["append", "replace"])
+def test_what_a_person_wrote_long_before_its_turn_stays(folder, monkeypatch, mode):
+    folder.add(3)
+    folder.write("3.png", "old")
+
+    def person(_):
+        folder.write("2.png", "mine")
+        folder.write("3.png", "new")
+
+    say(monkeypatch, raising=person)
+    ended = folder.run(which="all", mode=mode, batch=1)
+    assert folder.texts() == {"1.png": "words 1", "2.png": "mine", "3.png": "new"}
+    why = "its caption was changed meanwhile, that text stays"
+    assert [row for row in folder.rows() if "problem" in row] == [
+        {"name": "2.png", "problem": why},
+        {"name": "3.png", "problem": why},
+    ]
+    assert "Captioned 1 image, 0 kept, 2 skipped." in ended.said
+
+
+@pytest.mark.parametrize("more", [{}, {"which": "all", "mode": "append"}])
+def test_a_caption_file_that_cannot_be_read_whole_is_not_touched(folder, monkeypatch, more):
+    folder.add(4)
+    path = folder.project.path
+    (path / "1.txt").mkdir()
+    (path / "2.txt").symlink_to("../elsewhere.txt")
+    (path / "3.txt").write_text("x" * (captions.MAX_CAPTION + 1))
+    calls = say(monkeypatch)
+    ended = folder.run(batch=4, **more)
+    assert (ended.status, calls) == (0, [1])
+    assert (path / "1.txt").is_dir() and (path / "2.txt").is_symlink()
+    assert len((path / "3.txt").read_text()) == captions.MAX_CAPTION + 1
+    why = "its caption file can't be read as a caption, it stays as it is"
+    assert {"name": "1.png", "problem": why} in folder.rows()
+    assert {"name": "2.png", "problem": why} in folder.rows()
+    assert ({"name": "3.png", "problem": why} in folder.rows()) == bool(more)
+
+
+def test_a_caption_file_that_becomes_unreadable_meanwhile_is_not_touched(folder, monkeypatch):
+    folder.add(1)
+    link = folder.project.path / "1.txt"
+    say(monkeypatch, raising=lambda _: link.symlink_to("../elsewhere.txt"))
+    assert folder.run().status == 1
+    assert link.is_symlink()
+
+
 def test_an_image_that_is_removed_meanwhile_leaves_no_text(folder, monkeypatch):
     folder.add(2)
     say(monkeypatch, raising=lambda _: (folder.project.path / "1.png").unlink())
@@ -186,6 +232,17 @@ def test_two_images_with_one_caption_file_are_not_captioned_twice(folder, monkey
     ended = folder.run(which="all", mode="append")
     assert folder.text("1.png") == "words 1"
     assert "1.webp: it shares its caption file with 1.png" in ended.lines
+
+
+def test_names_that_differ_in_case_alone_may_share_a_caption_file(folder, monkeypatch):
+    folder.add(1)
+    data = (folder.project.path / "1.png").read_bytes()
+    for name in ("b.png", "B.webp"):
+        (folder.project.path / name).write_bytes(data)
+    say(monkeypatch)
+    ended = folder.run(which="all", mode="append")
+    assert any("it shares its caption file with" in line for line in ended.lines)
+    assert "Captioned 2 images, 0 kept, 1 skipped." in ended.said
 
 
 def test_a_model_without_words_is_a_skip(folder, monkeypatch):
@@ -226,13 +283,13 @@ def test_a_trial_saves_nothing(folder):
 
 def test_what_is_to_be_undone_is_noted_once_before_the_first_caption(folder, monkeypatch):
     folder.add(3)
-    note, seen = saving.note_step, []
+    note, seen = saving.edits.begin_run, []
 
     def noted(*arguments):
         seen.append(len(folder.texts()))
         note(*arguments)
 
-    monkeypatch.setattr(saving, "note_step", noted)
+    monkeypatch.setattr(saving.edits, "begin_run", noted)
     say(monkeypatch)
     folder.run(batch=1)
     told = json.loads((folder.project.hidden / "last_edit.json").read_text())
@@ -299,11 +356,60 @@ def test_an_image_too_big_for_the_memory_is_skipped(folder, monkeypatch):
     assert "2.png: there is not enough memory for it" in ended.lines
 
 
-def test_another_error_is_no_lack_of_memory(folder, monkeypatch):
-    folder.add(2)
-    say(monkeypatch, raising=too_many(1, RuntimeError, "a bug of ours"))
-    with pytest.raises(RuntimeError, match="a bug of ours"):
-        folder.run(batch=2)
+# -- an image the model can't take -----------------------------------------------------------------
+
+
+def failing(*bad: int):
+    """Fail with those pictures, counted in the order they first come, in a batch or alone."""
+    seen = []
+
+    def refuse(images):
+        seen.extend(one for one in images if not any(one is other for other in seen))
+        if any(one is seen[n] for n in bad for one in images if n < len(seen)):
+            raise ValueError("mean must have 1 elements\nif it is an iterable")
+
+    return refuse
+
+
+def test_an_image_the_model_cannot_take_is_skipped_and_the_others_of_its_batch_are_not(
+    folder, monkeypatch
+):
+    names = folder.add(5)
+    calls = say(monkeypatch, raising=failing(1))
+    ended = folder.run(batch=3)
+    why = "the model can't take it (ValueError: mean must have 1 elements if it is an iterable)"
+    assert ended.status == 0
+    assert calls == [3, 1, 1, 1, 2]
+    assert list(folder.texts()) == [name for name in names if name != "2.png"]
+    assert {"name": "2.png", "problem": why} in folder.rows()
+    assert f"2.png: {why}" in ended.lines
+    assert "Captioned 4 images, 0 kept, 1 skipped." in ended.said
+
+
+def test_a_model_that_takes_no_image_at_all_is_a_bug_and_ends_the_run(folder, monkeypatch):
+    folder.add(9)
+    calls = say(monkeypatch, raising=failing(*range(9)))
+    with pytest.raises(ValueError, match="mean must have"):
+        folder.run(batch=4)
+    assert calls == [4, 1, 1, 1]
+
+
+def test_many_bad_images_after_a_good_one_do_not_end_the_run(folder, monkeypatch):
+    folder.add(6)
+    say(monkeypatch, raising=failing(1, 2, 3, 4))
+    ended = folder.run(batch=1)
+    assert list(folder.texts()) == ["1.png", "6.png"]
+    assert ended.status == 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_pictures_a_pixel_or_three_high_are_captioned(folder, model):
+    from PIL import Image
+
+    for size in ((64, 1), (64, 3), (1, 64), (3, 64), (1, 1), (3, 3)):
+        Image.new("RGB", size, "red").save(folder.project.path / f"{size[0]}x{size[1]}.png")
+    ended = folder.run(model, batch=2)
+    assert (ended.status, len(folder.texts())) == (0, 6)
 
 
 def test_a_model_too_big_is_said_in_a_sentence(folder, monkeypatch):
@@ -334,7 +440,10 @@ BAD = {
     ),
     "length": ({"max_tokens": 513}, "Caption length: enter a whole number from 32 to 512 tokens."),
     "length no number": ({"max_tokens": "many"}, "The command line can't be used: argument --max-"),
-    "model": ({"model": "gpt-9"}, "There is no caption model called gpt-9. There are: vit-gpt2,"),
+    "model": (
+        {"model": "gpt-9"},
+        "There is no caption model called gpt-9. What to do: There are: ",
+    ),
     "names": ({"names": "/nowhere.json"}, "The list of images can't be read"),
     "no cuda": ({"device": "cuda"}, "This torch ("),
     "project": ({"project": "nobody"}, "There is no folder called nobody in"),
@@ -390,4 +499,4 @@ def test_a_full_disk_ends_the_run_with_a_sentence(folder, monkeypatch):
     monkeypatch.setattr(captions, "write_text", full)
     ended = folder.run()
     assert ended.status == 1
-    assert ended.error == "ERROR: The disk is full. Free some space and try again.\n"
+    assert ended.error == "ERROR: The disk is full. What to do: Free some space and try again.\n"
