@@ -223,7 +223,17 @@ def test_a_hub_in_trouble_is_asked_again_and_then_told(hub, home):
     hub.mood.status, hub.mood.status_times = 503, 1
     code, printed, _ = fetched(home.root, "--captioner", "blip-large")
     assert code == 0
-    assert "(status 503). Trying again." in lines_of(printed)[0]
+    assert "(status 503). Trying again in 1 s." in lines_of(printed)[0]
+
+
+def test_a_model_file_that_is_far_too_small_is_refused_before_anything_is_written(hub, home):
+    path = serve_model(hub, "vae")
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    hub.mood.lfs_min = 1000
+    told = error(home, "--model", "vae")
+    assert "has 43 bytes, but should have about 253.8 MB" in told
+    assert hub.sent("/resolve/") == 0
+    assert contents(home.root) == {}
 
 
 def test_a_file_size_that_the_system_refuses_is_told_and_the_part_kept(hub, home):
