@@ -75,11 +75,7 @@ def download(
     process downloads it or where a link leads to what is not there, and Stopped; but for
     Damaged, what has arrived stays for the next time.
     """
-    if os.path.islink(target) and not os.path.exists(target):
-        raise Conflict(
-            f"{target} is a link to {os.path.realpath(target)}, which is not there.",
-            hint="Connect the disk it leads to, or remove the link, and start again.",
-        )
+    _check_link(target)
     target = child(target.parent, target.name)
     with _alone(target):
         part = Part(target, terms)
@@ -87,6 +83,16 @@ def download(
             _Transfer(hub, repo, path, part, terms).run(listed)
         finally:
             part.close()
+
+
+def _check_link(target: Path) -> None:
+    """Raise Conflict for a link to what is not there: a disk that is not connected, mostly."""
+    with suppress(OSError, ValueError):  # what can be no name is told elsewhere
+        if target.is_symlink() and not target.exists():
+            raise Conflict(
+                f"{target} is a link to {target.parent / target.readlink()}, which is not there.",
+                hint="Connect the disk it leads to, or remove the link, and start again.",
+            )
 
 
 def forget_part(target: Path) -> None:

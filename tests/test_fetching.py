@@ -11,7 +11,7 @@ import time
 import pytest
 from hubs import contents, fetched, fetching, fill, serve, serve_model
 from standins.fakehub import GOOD_TOKEN
-from support import ROOT, STANDINS, wait_until
+from support import ROOT, STANDINS, model_files, wait_until
 
 from musubitlx import bars, models, weights
 from musubitlx.captioners import BY_ID
@@ -70,6 +70,49 @@ def test_a_hugging_face_cache_is_used_where_it_lies(hub, home, tmp_path):
     assert fetched(home.root, "--captioner", "blip-large") == (0, "All there.\n", "")
     assert hub.seen == []
     assert contents(home.root) == {}
+
+
+def begin(folder, name):
+    """Leave what a download that was broken off leaves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for more in (".part", ".part.json", ".part.lock"):
+        (folder / f"{name}{more}").write_text("{}")
+
+
+def test_what_was_begun_goes_when_it_is_there_from_elsewhere(hub, home, tmp_path):
+    cache = tmp_path / "user/.cache/huggingface/hub"
+    fill(cache / "models--Salesforce--blip-image-captioning-large/snapshots" / ("1" * 40))
+    begin(BLIP.folder(home), WEIGHTS)
+    begin(BLIP.folder(home), "of-somebody-else.bin")
+    row = models.model("vae")
+    model_files(tmp_path / "made")
+    there = home.root / "vae" / row.filename
+    there.parent.mkdir()
+    (tmp_path / "made" / row.filename).replace(there)
+    home.configs.mkdir(exist_ok=True)
+    (home.configs / "models.yaml").write_text(f"vae: {there}\n")
+    begin(home.root, row.filename)
+    wanted = ("--captioner", "blip-large", "--model", "vae")
+    before = contents(home.root)
+    assert fetched(home.root, *wanted, "--list") == (0, "All there.\n", "")
+    assert contents(home.root) == before
+    assert fetched(home.root, *wanted) == (0, "All there.\n", "")
+    left = [name for name in contents(home.root) if ".part" in name]
+    assert all("of-somebody-else" in name for name in left)
+    assert len(left) == 3
+
+
+def test_a_part_beside_a_whole_file_is_cleared_away(hub, home):
+    serve(hub, BLIP)
+    folder = fill(BLIP.folder(home))
+    begin(folder, WEIGHTS)
+    assert weights.find(home, BLIP) is None
+    code, printed, said = fetched(home.root, "--captioner", "blip-large")
+    assert (code, said) == (0, "")
+    assert "checksum" not in printed
+    assert weights.find(home, BLIP) == folder
+    assert hub.sent("/_cdn/") == 0
+    assert not [name for name in contents(folder) if ".part" in name]
 
 
 def test_a_caption_model_brings_the_text_encoder_it_needs(hub, home):
