@@ -135,12 +135,12 @@ def begun(folder: Path) -> set[str]:
     """The names of files of a folder that have arrived in part, and that a model may need."""
     names = {name[: -len(PART)] for name in _names(folder) if name.endswith(PART)}
     large = {name for name in names if name in (SINGLE, INDEX, PICKLED) or SHARD.fullmatch(name)}
-    return names & SMALL | large
+    return (names & SMALL) | large
 
 
 def _names(folder: Path) -> set[str]:
     try:
-        return set(os.listdir(folder))
+        return {path.name for path in folder.iterdir()}
     except OSError:
         return set()
 
