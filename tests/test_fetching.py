@@ -24,14 +24,14 @@ STOPS_S = 3  # it does in one, where other tests leave it room
 
 def bars_of(printed: str, title: str = "download") -> list[dict]:
     """What the bars of that title say in a program's output."""
-    texts = [text for text in re.split("[\r\n]", printed) if text.startswith(f"{title}:")]
-    return [told for text in texts if (told := bars.read(text))]
+    found = (bars.LINE.match(text) for text in re.split("[\r\n]", printed))
+    return [bars.read(bar[0]) for bar in found if bar and bar["title"] == title]
 
 
 def lines_of(printed: str) -> list[str]:
     """What is printed besides bars."""
-    lines = [line for line in re.split("[\r\n]", printed) if line.strip()]
-    return [line for line in lines if bars.read(line) is None]
+    lines = [bars.LINE.sub("", line).strip() for line in re.split("[\r\n]", printed)]
+    return [line for line in lines if line]
 
 
 def test_a_caption_model_is_fetched_with_what_it_needs_and_nothing_else(hub, home, tmp_path):
