@@ -297,14 +297,15 @@ def _no_network(captioner: Captioner, starting: bool) -> Iterator[UserError]:
             hint=f"Unset it for the first time, or put the files of {captioner.repo} into "
             f"models/captioning/{captioner.repo.partition('/')[2]}/.",
         )
-    elif starting and not surroundings.hub_answers(int(time.monotonic() / surroundings.REMEMBER_S)):
-        yield Invalid(
+    elif starting:
+        trouble = surroundings.no_hub(
             f"{missing}, and the hub can't be reached to download them.",
             field="model",
             hint="Connect this machine to the network for the first time, set HF_ENDPOINT to a "
             f"mirror, or put the files of {captioner.repo} into "
             f"models/captioning/{captioner.repo.partition('/')[2]}/.",
         )
+        yield from [trouble] if trouble else []
 
 
 def _no_room(machine: Machine | None, needed: int) -> Iterator[UserError]:

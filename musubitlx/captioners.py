@@ -18,6 +18,12 @@ MODES = ("keep", "replace", "append")  # what becomes of a caption that is there
 WHICH = ("empty", "all")  # or a list of names
 MAX_INSTRUCTION = 2000  # characters
 GB = 1e9
+PREPROCESSOR = "preprocessor_config.json"
+FAST, BYTE_LEVEL, WORD_PIECES = (  # the files of a tokenizer: by its library, else by its kind
+    ("tokenizer.json",),
+    ("vocab.json", "merges.txt", "tokenizer_config.json"),
+    ("vocab.txt",),
+)
 
 INSTRUCTION = (
     "Describe this image in one paragraph for training an image model. Name the main subject, what "
@@ -50,7 +56,7 @@ class Captioner:
 
     `max_tokens` is the default length; `transformers` the oldest version that has the model;
     `download_bytes` is about; `vram` says, by how the weights are held, about how many bytes of
-    VRAM must be free.
+    VRAM must be free; of each tuple in `tokenizers` the files are enough to tell its words.
     """
 
     id: str
@@ -63,6 +69,7 @@ class Captioner:
     transformers: tuple[int, int]
     packages: tuple[str, ...]
     note: str
+    tokenizers: tuple[tuple[str, ...], ...] = (FAST, BYTE_LEVEL)
     detail: bool = False
     instruction: bool = False
     text_encoder: bool = False  # its weights are the text encoder file that training uses
@@ -105,6 +112,7 @@ CAPTIONERS = (
         vram={"fp16": 4 * GB},
         transformers=(4, 44),
         packages=BASICS,
+        tokenizers=(FAST, WORD_PIECES),
         detail=True,
         note="It was trained on short captions: more detail searches longer and makes the sentence "
         "somewhat longer, but never a paragraph. For that take Qwen-VL.",
@@ -119,6 +127,7 @@ CAPTIONERS = (
         vram={"fp8": 10 * GB, "bf16": 18 * GB},
         transformers=(4, 49),
         packages=(*BASICS, "accelerate"),
+        tokenizers=(FAST,),
         instruction=True,
         text_encoder=True,
         slow_on_cpu=True,

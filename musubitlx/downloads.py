@@ -15,15 +15,16 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from musubitlx.errors import Conflict, DiskFull, UserError, disk_error
 from musubitlx.home import BINARY, RESERVE_BYTES, child, read_json, write_json
-from musubitlx.hub import STALL_S, Hub, HubTrouble, Version
+from musubitlx.hub import STALL_S, Hub, HubTrouble, RemoteFile, Version
 from musubitlx.lease import Lease
 
 BLOCK = 1 << 20  # bytes: what is read, hashed and written at a time, at most
+POINTER = b"version https://git-lfs"  # how what git has in place of a large file begins
 WAITS_S = (1, 2, 4, 8, 15, 30, 60, 60, 120, 120)  # between tries that brought nothing
 
 
@@ -59,26 +60,54 @@ class Terms:
 
 
 def download(
-    hub: Hub, repo: str, path: str, target: Path, *, sha256: str | None = None, terms: Terms
+    hub: Hub,
+    repo: str,
+    path: str,
+    target: Path,
+    *,
+    listed: RemoteFile | None = None,
+    terms: Terms,
 ) -> None:
     """Get a file of a repository to `target`, unless it is there with the right length.
 
-    `sha256` is what a listing says of it, for a mirror whose answer has none. Raises
-    HubTrouble when the hub does not give it, DiskFull, Damaged, Conflict while another
-    process downloads it, and Stopped; but for Damaged, what has arrived stays for the next time.
+    `listed` is what a listing says of it: what comes must have its length and its checksum.
+    Raises HubTrouble when the hub does not give it, DiskFull, Damaged, Conflict while another
+    process downloads it or where a link leads to what is not there, and Stopped; but for
+    Damaged, what has arrived stays for the next time.
     """
+    _check_link(target)
     target = child(target.parent, target.name)
     with _alone(target):
         part = Part(target, terms)
         try:
-            _Transfer(hub, repo, path, part, terms).run(sha256)
+            _Transfer(hub, repo, path, part, terms).run(listed)
         finally:
             part.close()
 
 
-def patiently(action: Callable[[], object], terms: Terms, waits_s: tuple[float, ...] = (1, 2)):
+def _check_link(target: Path) -> None:
+    """Raise Conflict for a link to what is not there: a disk that is not connected, mostly."""
+    with suppress(OSError, ValueError):  # what can be no name is told elsewhere
+        if target.is_symlink() and not target.exists():
+            raise Conflict(
+                f"{target} is a link to {target.parent / target.readlink()}, which is not there.",
+                hint="Connect the disk it leads to, or remove the link, and start again.",
+            )
+
+
+def forget_part(target: Path) -> None:
+    """Remove what has arrived of a file that nobody needs any more.
+
+    What another process is getting stays, and so does what can't be removed.
+    """
+    if part_of(target).is_file():
+        with suppress(UserError), _alone(target):
+            Part(target, Terms()).forget()
+
+
+def patiently(action: Callable[[], object], terms: Terms):
     """Return what `action` returns, tried again while its trouble may be over in a moment."""
-    for wait in (*waits_s, None):
+    for wait in (*terms.waits_s, None):
         try:
             return action()
         except HubTrouble as trouble:
@@ -88,7 +117,8 @@ def patiently(action: Callable[[], object], terms: Terms, waits_s: tuple[float, 
 
 
 def pause(trouble: HubTrouble, seconds: float, terms: Terms) -> None:
-    """Wait before another try; Stopped as soon as that is asked."""
+    """Wait before another try, longer if the hub asks for it; Stopped as soon as that is asked."""
+    seconds = max(seconds, trouble.wait_s)
     terms.on_wait(trouble, seconds)
     if terms.stop.wait(seconds):
         raise Stopped
@@ -166,8 +196,7 @@ class Part:
 
     def take_up(self, version: Version) -> None:
         """Open what is there of this version of the file, or begin anew if it is another's."""
-        noted = read_json(self._note) or {}
-        same = noted.get("etag") == version.etag and noted.get("size") == version.bytes
+        same = self._is_of(version)
         with self._writing(version):
             if self._handle is None:
                 flags = os.O_RDWR | os.O_CREAT | BINARY
@@ -178,8 +207,16 @@ class Part:
                 same = False
             if not same:
                 self.restart(version)
-                note = {"etag": version.etag, "size": version.bytes, "url": version.url}
-                write_json(self._note, note)
+                write_json(self._note, {**_note(version), "url": version.url})
+
+    def _is_of(self, version: Version) -> bool:
+        """Whether the note is of this version: a checksum decides, where both have one.
+
+        Mirrors have ETags of their own for the same file.
+        """
+        noted, told = read_json(self._note) or {}, _note(version)
+        by = "sha256" if noted.get("sha256") and version.sha256 else "etag"
+        return noted.get("size") == version.bytes and noted.get(by) == told[by]
 
     def _read_again(self) -> None:
         whole = os.fstat(self._handle).st_size
@@ -208,15 +245,18 @@ class Part:
                 self.bytes += written
                 rest = rest[written:]
 
-    def finish(self, version: Version, sha256: str | None) -> None:
-        """Give the file its name if it is what it should be; else remove it and raise Damaged."""
-        if self.bytes != version.bytes or (sha256 and self._digest.hexdigest() != sha256):
+    def finish(self, version: Version, oid: str | None) -> None:
+        """Give the file its name if it is what it should be; else remove it and raise Damaged.
+
+        `oid` is the SHA-1 that git has of it; it counts where there is no better checksum.
+        """
+        if trouble := self._damage(version, oid):
             self.close()
             self.forget()
             raise Damaged(
-                f"{self.target.name} arrived damaged: its checksum is not the one on the hub.",
-                hint="It was removed. Start again; if it comes back, a proxy or the disk is at "
-                "fault.",
+                f"{self.target.name} arrived damaged: {trouble}.",
+                hint="It was removed. Start again; if it comes back, a proxy, a mirror in "
+                "HF_ENDPOINT or the disk is at fault.",
             )
         with self._writing(version):
             os.fsync(self._handle)
@@ -224,6 +264,25 @@ class Part:
             self._path.replace(self.target)
             with suppress(OSError):
                 self._note.unlink()
+
+    def _damage(self, version: Version, oid: str | None) -> str | None:
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        if os.read(self._handle, len(POINTER)) == POINTER:
+            return "it is a pointer of Git LFS, not the file itself"
+        right = self.bytes == version.bytes
+        if version.sha256:
+            right = right and self._digest.hexdigest() == version.sha256
+        elif oid:
+            right = right and self._git_sha1() == oid
+        return None if right else "its checksum is not the one on the hub"
+
+    def _git_sha1(self) -> str:
+        """The name that git gives to what has arrived."""
+        digest = hashlib.sha1(b"blob %d\0" % self.bytes, usedforsecurity=False)
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        while block := os.read(self._handle, BLOCK):
+            digest.update(block)
+        return digest.hexdigest()
 
     def forget(self) -> None:
         """Remove what has arrived, and the note."""
@@ -253,6 +312,11 @@ class Part:
             ) from error
 
 
+def _note(version: Version) -> dict:
+    """What tells one version of a file from another."""
+    return {"etag": version.etag, "size": version.bytes, "sha256": version.sha256}
+
+
 # -- getting it ------------------------------------------------------------------------------------
 
 
@@ -263,12 +327,12 @@ class _Transfer:
         self._hub, self._repo, self._path = hub, repo, path
         self._part, self._terms = part, terms
 
-    def run(self, sha256: str | None) -> None:
+    def run(self, listed: RemoteFile | None) -> None:
         """Get it; see download."""
         most, waits = -1, iter(self._terms.waits_s)
         while True:
             try:
-                version = self._attempt()
+                version = self._attempt(listed)
                 break
             except HubTrouble as trouble:
                 if not trouble.passing:
@@ -281,13 +345,13 @@ class _Transfer:
                     raise
                 pause(trouble, wait, self._terms)
         if version:
-            self._part.finish(version, version.sha256 or sha256)
+            self._part.finish(version, listed.oid if listed else None)
 
-    def _attempt(self) -> Version | None:
+    def _attempt(self, listed: RemoteFile | None) -> Version | None:
         """Ask what the file is, and get what is missing of it; None if it is there already."""
         if self._terms.stop.is_set():
             raise Stopped
-        version = self._hub.look(self._repo, self._path, stall_s=self._terms.stall_s)
+        version = self._version(listed)
         if _length(self._part.target) == version.bytes:
             self._part.close()
             self._part.forget()
@@ -298,6 +362,20 @@ class _Transfer:
         if self._part.bytes < version.bytes:
             self._receive(version)
         return version
+
+    def _version(self, listed: RemoteFile | None) -> Version:
+        """What the hub says the file is; HubTrouble if its listing says otherwise."""
+        version = self._hub.look(self._repo, self._path, stall_s=self._terms.stall_s)
+        if listed is None:
+            return version
+        if listed.bytes != version.bytes:
+            raise HubTrouble(
+                f"{self._part.target.name} has {version.bytes} bytes, but {listed.bytes} in the "
+                f"list of files of {self._repo}.",
+                "Something else answers in place of the hub, or the file was just changed there. "
+                "Start again.",
+            )
+        return replace(version, sha256=listed.sha256 or version.sha256)
 
     def _receive(self, version: Version) -> None:
         """Get the rest in one answer; HubTrouble if it ends before its time."""
@@ -323,26 +401,41 @@ class _Transfer:
                 self._terms.on_progress(part.bytes)
 
     def _check(self, answer: http.client.HTTPResponse, version: Version) -> None:
-        """Make sure that what comes goes where the part ends; else begin anew."""
+        """Make sure that what comes goes where the part ends; else begin anew.
+
+        What can't be the file is HubTrouble, and costs nothing of the part.
+        """
         part = self._part
+        coding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            raise self._something_else(f"came packed ({coding[:20]}), which was not asked for")
         if answer.status == 206:
-            told = answer.headers.get("Content-Range", "")
-            match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", told)
-            if match and match[2] not in ("*", str(version.bytes)):
-                raise self._other_length(match[2], version)
-            if match and int(match[1]) == part.bytes:
-                return
-            part.restart(version)
-            raise HubTrouble(f"{part.target.name} did not go on where it stopped.", passing=True)
+            return self._check_range(answer.headers.get("Content-Range", ""), version)
         length = answer.headers.get("Content-Length")
-        if length is not None and length != str(version.bytes):
+        if length is None:
+            raise self._something_else("came without its length")
+        if length != str(version.bytes):
             raise self._other_length(length, version)
         if part.bytes:
             part.restart(version)
+        return None
+
+    def _check_range(self, told: str, version: Version) -> None:
+        part = self._part
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", told)
+        if match and match[2] not in ("*", str(version.bytes)):
+            raise self._other_length(match[2], version)
+        if match and int(match[1]) == part.bytes:
+            return
+        part.restart(version)
+        raise HubTrouble(f"{part.target.name} did not go on where it stopped.", passing=True)
 
     def _other_length(self, length: str, version: Version) -> HubTrouble:
+        return self._something_else(f"came with {length} bytes, it should have {version.bytes}")
+
+    def _something_else(self, how: str) -> HubTrouble:
         return HubTrouble(
-            f"{self._part.target.name} came with {length} bytes, it should have {version.bytes}.",
+            f"{self._part.target.name} {how}.",
             "Something else answers in place of the hub, or the file was just changed there. "
             "Start again.",
             passing=True,

@@ -26,7 +26,9 @@ from musubitlx.downloads import (
     amount,
     check_room,
     download,
+    forget_part,
     part_bytes,
+    part_of,
     patiently,
 )
 from musubitlx.errors import Conflict, UserError, disk_error, printed
@@ -52,8 +54,19 @@ class Item:
     @property
     def there(self) -> int:
         """How many bytes of it have arrived."""
-        whole = models.size_of(self.target) == self.remote.bytes
-        return self.remote.bytes if whole else min(part_bytes(self.target), self.remote.bytes)
+        if self.has_length:
+            return self.remote.bytes
+        return min(part_bytes(self.target), self.remote.bytes)
+
+    @property
+    def has_length(self) -> bool:
+        """Whether the file is there, as long as it should be."""
+        return models.size_of(self.target) == self.remote.bytes
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do: no part lies beside it either."""
+        return self.has_length and not part_of(self.target).is_file()
 
 
 @dataclass(frozen=True)
@@ -95,8 +108,7 @@ def errands(home: Home, hub: Hub, captioner: Captioner | None, ids: list[str]) -
     """Yield what is missing of a caption model and of model files; UserError if nobody can say."""
     if captioner and weights.find(home, captioner) is None:
         yield _captioner_errand(home, hub, captioner)
-    ids = [*ids, *([weights.TEXT_ENCODER] if captioner and captioner.text_encoder else [])]
-    for id in dict.fromkeys(ids):
+    for id in _models(captioner, ids):
         row = models.model(id)
         chosen, trouble = models.read_choices(home)
         if trouble:
@@ -107,11 +119,31 @@ def errands(home: Home, hub: Hub, captioner: Captioner | None, ids: list[str]) -
             yield _model_errand(home, hub, row)
 
 
+def _models(captioner: Captioner | None, ids: list[str]) -> list[str]:
+    """The model files asked for, with the one that a caption model takes its weights from."""
+    more = [weights.TEXT_ENCODER] if captioner and captioner.text_encoder else []
+    return list(dict.fromkeys([*ids, *more]))
+
+
+def drop_parts(home: Home, captioner: Captioner | None, ids: list[str]) -> None:
+    """Remove what was begun of things that are whole by now: from elsewhere, or as other files."""
+    targets: list[Path] = []
+    if captioner and weights.find(home, captioner):
+        folder = captioner.folder(home)
+        targets += [folder / name for name in weights.begun(folder)]
+    chosen, trouble = models.read_choices(home)
+    for row in map(models.model, _models(captioner, ids)):
+        if models.find_one(home, row, chosen, trouble).problem is None:
+            targets.append(home.root / row.filename)
+    for target in targets:
+        forget_part(target)
+
+
 def _captioner_errand(home: Home, hub: Hub, captioner: Captioner) -> Errand:
     folder = captioner.folder(home)
     needed = weights.wanted(hub.files(captioner.repo), captioner)
     items = [Item(captioner.repo, one, folder / one.path) for one in needed]
-    missing = [item for item in items if models.size_of(item.target) != item.remote.bytes]
+    missing = [item for item in items if not item.is_done]
     if not missing:
         raise UserError(
             f"{captioner.label} can't be used: {weights.problem(folder, captioner)}",
@@ -122,6 +154,14 @@ def _captioner_errand(home: Home, hub: Hub, captioner: Captioner) -> Errand:
 
 def _model_errand(home: Home, hub: Hub, row: models.Model) -> Errand:
     version = hub.look(row.repo, row.repo_path)
+    if not version.sha256 and version.bytes < row.expected_bytes / 2:
+        # Where the hub names the checksum of a large file, that says what it is; else its length.
+        raise HubTrouble(
+            f"{row.repo_path} of {row.repo} has {amount(version.bytes)}, but should have about "
+            f"{amount(row.expected_bytes)}.",
+            "Something else answers in place of the hub. If HF_ENDPOINT is set to a mirror, "
+            "unset it or take another.",
+        )
     remote = RemoteFile(row.repo_path, version.bytes, version.sha256)
     target = home.root / row.filename
 
@@ -160,8 +200,9 @@ def fetch(home: Home, hub: Hub, needed: list[Errand], stop: threading.Event) -> 
     bar.show(there, now=True)
     for item in items:
         beside = sum(other.there for other in items if other is not item)
+        checked = not item.has_length and (item.remote.sha256 or item.remote.oid)
         _fetch_one(hub, item, bar, beside, stop)
-        how = ", checksum right" if item.remote.sha256 else ""
+        how = ", checksum right" if checked else ""
         bar.say(f"{item.target.name} is there: {amount(item.remote.bytes)}{how}.")
     bar.end()
     for errand in needed:
@@ -188,7 +229,7 @@ def _fetch_one(hub: Hub, item: Item, bar: Bar, beside: int, stop: threading.Even
         on_wait=wait,
         stop=stop,
     )
-    download(hub, item.repo, item.remote.path, item.target, sha256=item.remote.sha256, terms=terms)
+    download(hub, item.repo, item.remote.path, item.target, listed=item.remote, terms=terms)
 
 
 def _check_disks(needed: list[Errand]) -> None:
@@ -211,13 +252,19 @@ def work(asked: argparse.Namespace, stop: threading.Event) -> None:
     for id in asked.model:
         models.model(id)
     hub = Hub.of_environment()
-    terms = Terms(on_wait=lambda trouble, _: print(f"{trouble} Trying again."), stop=stop)
+
+    def wait(trouble: HubTrouble, seconds: float) -> None:
+        print(f"{trouble} Trying again in {seconds:g} s.")
+
+    terms = Terms(on_wait=wait, stop=stop)
     needed = patiently(lambda: list(errands(home, hub, captioner, asked.model)), terms)
     if asked.list:
         for errand in needed:
             print(f"Missing: {errand.line(home)}")
-    elif needed:
-        fetch(home, hub, needed, stop)
+    else:
+        if needed:
+            fetch(home, hub, needed, stop)
+        drop_parts(home, captioner, asked.model)
     if not (asked.list and needed):
         print("All there.")
 

@@ -6,6 +6,7 @@ Standard library only. Proxies are those of the environment, as urllib.request r
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import json
 import os
 import re
@@ -26,22 +27,30 @@ from musubitlx.models import HUB
 STALL_S = 30.0  # without a byte, for a connection as for an answer: then it counts as dropped
 MAX_LISTING_BYTES = 32_000_000  # of one page of a listing
 MAX_PAGES = 200
-SHA256 = re.compile("[0-9a-f]{64}")
+MAX_WAIT_S = 300.0  # longest pause that the hub may ask for
+MAX_TOKEN = 4096  # characters; tokens that mirrors and single sign-on give out are long
+SHA1, SHA256 = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{64}")
+YES = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its variables
 PASSING = (408, 416, 425, 429)  # besides 5xx: statuses that may be over in a moment
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository; `sha256` is known of large ones only (those in LFS)."""
+    """A file of a repository: `sha256` is known of large ones (those in LFS), of the others
+    `oid`, the SHA-1 that git has of them."""
 
     path: str
     bytes: int
     sha256: str | None
+    oid: str | None = None
 
 
 @dataclass(frozen=True)
 class Version:
-    """What a file of a repository is at the moment; another `etag` is another content."""
+    """What a file of a repository is at the moment; another `etag` is another content.
+
+    `sha256` is known of a file in LFS, where the hub tells it by X-Linked-ETag.
+    """
 
     etag: str
     bytes: int
@@ -50,13 +59,23 @@ class Version:
 
 
 class HubTrouble(UserError):
-    """The hub did not give what was asked; `passing`: that may be over in a moment."""
+    """The hub did not give what was asked; `passing`: that may be over in a moment.
+
+    `wait_s` is how long the hub asks to be left alone.
+    """
 
     http_status = 502
 
-    def __init__(self, message: str, hint: str | None = None, *, passing: bool = False):
+    def __init__(
+        self,
+        message: str,
+        hint: str | None = None,
+        *,
+        passing: bool = False,
+        wait_s: float = 0,
+    ):
         super().__init__(message, hint=hint)
-        self.passing = passing
+        self.passing, self.wait_s = passing, wait_s
 
 
 # -- the environment -------------------------------------------------------------------------------
@@ -81,7 +100,11 @@ def endpoint() -> str:
 
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids downloads."""
-    return os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "ON", "YES", "TRUE")
+    return _is_set("HF_HUB_OFFLINE")
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").strip().upper() in YES
 
 
 def folder() -> Path | None:
@@ -103,19 +126,32 @@ def named_folder(given: str) -> Path:
 
 
 def access_token() -> str | None:
-    """The user's token for the hub; UserError, without a word of it, if it can't be one."""
+    """The user's token for the hub; UserError, without a word of it, if it can't be one.
+
+    None as well where HF_HUB_DISABLE_IMPLICIT_TOKEN says that no program is to send it unasked.
+    """
+    if _is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN"):
+        return None
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if given := os.environ.get(name, "").strip():
             return _checked_token(given, name)
-    places = [place for place in (folder(), _usual_folder()) if place]
-    for place in dict.fromkeys(places):
+    for place in dict.fromkeys(_token_files()):
         try:
-            kept = (place / "token").read_text(encoding="utf-8", errors="replace").strip()
+            kept = place.read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             continue
         if kept:
-            return _checked_token(kept, str(place / "token"))
+            return _checked_token(kept, str(place))
     return None
+
+
+def _token_files() -> Iterator[Path]:
+    """Where a login may have left a token: where somebody chose a place, there only."""
+    if given := os.environ.get("HF_TOKEN_PATH"):
+        yield named_folder(given)
+        return
+    usual = None if os.environ.get("HF_HOME") else _usual_folder()
+    yield from (place / "token" for place in (folder(), usual) if place)
 
 
 def _usual_folder() -> Path | None:
@@ -126,10 +162,11 @@ def _usual_folder() -> Path | None:
 
 
 def _checked_token(token: str, place: str) -> str:
-    if re.fullmatch("[!-~]{1,500}", token):
+    if len(token) <= MAX_TOKEN and re.fullmatch("[!-~]+", token):
         return token
     raise UserError(
-        f"The access token in {place} can't be one: it holds spaces or signs no token has.",
+        f"The access token in {place} can't be one: it holds spaces or signs no token has, or is "
+        "too long.",
         hint="Copy it again from Settings → Access Tokens on the hub, or remove it.",
     )
 
@@ -139,7 +176,10 @@ def _checked_token(token: str, place: str) -> str:
 
 @dataclass(frozen=True)
 class Hub:
-    """The hub at an address, asked with a token or without; the token stays with that host."""
+    """The hub at an address, asked with a token or without.
+
+    The token stays with that host, and at home where the way there is not encrypted.
+    """
 
     endpoint: str
     token: str | None = field(default=None, repr=False)
@@ -177,15 +217,15 @@ class Hub:
         url = self.address(repo, path)
         with self.answer(url, method="HEAD", what=f"{repo}/{path}", stall_s=stall_s) as answer:
             told = answer.headers
-        etag = told.get("X-Linked-ETag") or told.get("ETag") or ""
-        etag = etag.strip().removeprefix("W/").strip('"')
+        linked = _bare(told.get("X-Linked-ETag"))
+        etag = linked or _bare(told.get("ETag"))
         size = told.get("X-Linked-Size") or told.get("Content-Length") or ""
         if not etag or not size.isdecimal():
             raise HubTrouble(
                 f"{urlsplit(self.endpoint).hostname} does not say what {path} is and how large.",
                 "If HF_ENDPOINT is set to a mirror, unset it or take another.",
             )
-        sha256 = etag if SHA256.fullmatch(etag) else None
+        sha256 = linked if SHA256.fullmatch(linked) else None  # a mirror's own ETag may be anything
         return Version(etag, int(size), sha256, url)
 
     @contextmanager
@@ -209,11 +249,8 @@ class Hub:
                 "HF_HUB_OFFLINE is set: nothing is downloaded.", "Unset it and start again."
             )
         sent = {"Accept-Encoding": "identity", "User-Agent": "MusubiTLX", **(headers or {})}
-        if self.token and origin(url) == origin(self.endpoint):
-            sent["Authorization"] = f"Bearer {self.token}"
-        opener = _opener(allow_http=urlsplit(self.endpoint).scheme == "http")
         try:
-            with _asked(opener, request.Request(url, headers=sent, method=method), stall_s) as got:
+            with self._open(url, method, sent, what, stall_s) as got:
                 yield got
         except HTTPError as error:
             error.close()
@@ -221,20 +258,59 @@ class Hub:
         except (OSError, http.client.HTTPException) as error:
             raise no_answer(error, urlsplit(url).hostname or url, stall_s) from None
 
+    def _open(self, url: str, method: str, sent: dict[str, str], what: str, stall_s: float):
+        """The answer to a request; HTTPError for a refusal.
+
+        A token that has run out is no reason to be refused what everybody may have: where it is
+        at fault, the hub is asked once more without it.
+        """
+        opener = _opener(allow_http=urlsplit(self.endpoint).scheme == "http")
+
+        def ask(headers: dict[str, str]):
+            return _asked(opener, request.Request(url, headers=headers, method=method), stall_s)
+
+        token = self._sendable_token if origin(url) == origin(self.endpoint) else None
+        if not token:
+            return ask(sent)
+        try:
+            return ask({**sent, "Authorization": f"Bearer {token}"})
+        except HTTPError as error:
+            known = error.headers.get("X-Error-Code") in ("GatedRepo", "RepoNotFound")
+            if error.code != 401 or known or origin(error.url) != origin(self.endpoint):
+                raise
+            error.close()
+            try:
+                return ask(sent)
+            except HTTPError as again:
+                if again.code not in (401, 403, 404):
+                    raise
+                again.close()
+                raise error from None
+
+    @property
+    def _sendable_token(self) -> str | None:
+        """The token where it may be sent: not for all to read on the way."""
+        parts = urlsplit(self.endpoint)
+        return self.token if parts.scheme == "https" or _is_loopback(parts.hostname) else None
+
     def _refusal(self, error: HTTPError, what: str) -> HubTrouble:
         host, status = urlsplit(error.url).hostname, error.code
+        wait_s = _asked_wait(error.headers) if status in (429, 503) else 0
         if origin(error.url) != origin(self.endpoint):  # a link of the CDN that has run out, mostly
             return HubTrouble(
-                f"{host} refuses the file (status {status}).", ASK_LATER, passing=True
+                f"{host} refuses the file (status {status}).",
+                ASK_LATER,
+                passing=True,
+                wait_s=wait_s,
             )
         if status >= 500 or status in PASSING:
             why = "has too many requests" if status == 429 else "is in trouble"
-            return HubTrouble(f"{host} {why} (status {status}).", ASK_LATER, passing=True)
+            told = f"{host} {why} (status {status})."
+            return HubTrouble(told, ASK_LATER, passing=True, wait_s=wait_s)
         owner, _, rest = what.partition("/")
         name, _, path = rest.partition("/")
-        return _denied(
-            status, error.headers.get("X-Error-Code"), self.token, f"{owner}/{name}", path
-        )
+        code = error.headers.get("X-Error-Code")
+        return _denied(status, code, self._sendable_token, f"{owner}/{name}", path)
 
 
 ASK_LATER = "Try again in a while; what has arrived is kept."
@@ -244,6 +320,26 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
     """Scheme, host and port: whom one talks to."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _is_loopback(host: str | None) -> bool:
+    """Whether what is sent there stays on this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _bare(etag: str | None) -> str:
+    """An ETag without its quotes; empty if there is none."""
+    return (etag or "").strip().removeprefix("W/").strip('"')
+
+
+def _asked_wait(headers: http.client.HTTPMessage) -> float:
+    """How long a refusal asks to wait, in seconds: by Retry-After, or by the hub's RateLimit."""
+    told = [headers.get("Retry-After", "").strip()]
+    told += re.findall(r";\s*t=(\d+)", headers.get("RateLimit", ""))
+    return min(MAX_WAIT_S, max(float(one) if one.isdecimal() else 0.0 for one in told))
 
 
 def _asked(opener: request.OpenerDirector, asked: request.Request, stall_s: float):
@@ -275,7 +371,10 @@ def _opener(*, allow_http: bool) -> request.OpenerDirector:
 
 
 class _Redirects(request.HTTPRedirectHandler):
-    """Follows redirects: the token never to another host, and never from https to http."""
+    """Follows redirects: the token never to another host, and never from https to http.
+
+    What a proxy is told is for each request's own proxy, and set anew by what leads there.
+    """
 
     def __init__(self, allow_http: bool):
         self._allow_http = allow_http
@@ -286,7 +385,8 @@ class _Redirects(request.HTTPRedirectHandler):
             raise URLError(f"it leads to an address that is not https ({newurl[:60]})")
         if req.get_method() == "HEAD" and headers["X-Linked-ETag"] and headers["X-Linked-Size"]:
             return None
-        sent = {name: value for name, value in req.headers.items() if name != "Host"}
+        own = ("host", "proxy-authorization")
+        sent = {name: value for name, value in req.headers.items() if name.lower() not in own}
         if origin(newurl) != origin(req.full_url):
             sent.pop("Authorization", None)
         return request.Request(newurl, headers=sent, method=req.get_method(), unverifiable=True)
@@ -311,17 +411,22 @@ def _listed(page: bytes) -> Iterator[RemoteFile]:
         for row in json.loads(page):
             large = row.get("lfs") or {}
             path, size, sha256 = row["path"], large.get("size", row["size"]), large.get("oid")
+            oid = None if large else row.get("oid")  # git has of a large file only its pointer
             fits = isinstance(path, str) and isinstance(size, int) and size >= 0
             if row["type"] != "file" or not fits or any(map(name_problem, path.split("/"))):
                 continue
-            known = isinstance(sha256, str) and SHA256.fullmatch(sha256)
-            yield RemoteFile(path, size, sha256 if known else None)
+            yield RemoteFile(path, size, _sum(SHA256, sha256), _sum(SHA1, oid))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise HubTrouble(
             "What came is no list of files.",
             "Something else answers in place of the hub: a log-in page of the network, a proxy, "
             "or a mirror in HF_ENDPOINT.",
         ) from None
+
+
+def _sum(kind: re.Pattern, given: object) -> str | None:
+    """A checksum of that kind, None if it is none."""
+    return given if isinstance(given, str) and kind.fullmatch(given) else None
 
 
 def _next_page(link: str | None) -> str | None:

@@ -6,19 +6,20 @@ wrong, and a person may know better.
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from urllib import request
 from urllib.parse import urlsplit
 
 from musubitlx import estimate, musubi, presets, resources
 from musubitlx.errors import Invalid, Offer, UserError
 from musubitlx.estimate import GB
 from musubitlx.home import RESERVE_BYTES
+from musubitlx.hub import endpoint
 from musubitlx.measured import Load, Measured
 from musubitlx.musubi import Trainer
 
@@ -257,15 +258,16 @@ def tokenizer(trainer: Trainer, hub: dict | None, *, ask: bool) -> Iterator[User
             field="musubi",
             hint=f"Unset HF_HUB_OFFLINE for the first run, or fetch it once:  {fetch}",
         )
-    elif ask and not hub_answers(int(time.monotonic() / REMEMBER_S)):
-        yield Invalid(
+    elif ask:
+        trouble = no_hub(
             "The tokenizer of Qwen-Image is not in the Hugging Face cache, and the hub can't be "
             "reached to download it.",
             field="musubi",
             hint=f"Connect this machine to the network for the first run, set HF_ENDPOINT to a "
             f"mirror, or copy the cache ({hub['cache']}) from a machine where you ran:  {fetch}",
         )
-    elif not ask:
+        yield from [trouble] if trouble else []
+    else:
         yield UserError(
             "The first run downloads the tokenizer of Qwen-Image (some 10 MB) from Hugging Face.",
             field="musubi",
@@ -286,14 +288,27 @@ def has_tokenizer(cache: Path) -> bool:
 def hub_answers(_now: int) -> bool:
     """Whether the hub, or the mirror in HF_ENDPOINT, takes a connection.
 
-    With a proxy set that can't be told, and counts as yes.
+    Where a proxy leads there, of the environment or of the system, that can't be told and counts
+    as yes. UserError if HF_ENDPOINT is no address.
     """
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
+    parts = urlsplit(endpoint())
+    proxies = request.getproxies()
+    proxied = proxies.get(parts.scheme) or proxies.get("all")
+    if proxied and not request.proxy_bypass(parts.hostname):
         return True
     try:
-        parts = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
         port = parts.port or (80 if parts.scheme == "http" else 443)
-        with socket.create_connection((parts.hostname or "", port), HUB_S):
+        with socket.create_connection((parts.hostname, port), HUB_S):
             return True
     except (OSError, ValueError):
         return False
+
+
+def no_hub(text: str, *, field: str, hint: str) -> Invalid | None:
+    """The error of a hub that can't be reached, None if it can; of an odd HF_ENDPOINT its own."""
+    try:
+        if hub_answers(int(time.monotonic() / REMEMBER_S)):
+            return None
+    except UserError as error:
+        text, hint = str(error), error.hint
+    return Invalid(text, field=field, hint=hint)

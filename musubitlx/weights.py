@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from musubitlx import hub, models
-from musubitlx.captioners import Captioner
+from musubitlx.captioners import PREPROCESSOR, Captioner
 from musubitlx.downloads import part_bytes
 from musubitlx.home import Home, is_component, read_json
 from musubitlx.hub import RemoteFile
@@ -39,8 +39,7 @@ SMALL = frozenset(
 )
 SINGLE, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",))
-IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+PART = ".part"  # see downloads.part_of
 TEXT_ENCODER = "text_encoder"  # its row in models.CATALOGUE
 
 
@@ -53,8 +52,13 @@ def wanted(files: list[RemoteFile], captioner: Captioner) -> list[RemoteFile]:
     Of the weights one form: safetensors in one file, else in several, else PyTorch's own; none
     where they are those of the text encoder.
     """
-    names = SMALL if captioner.text_encoder else SMALL | _weights({one.path for one in files})
+    names = _wanted({one.path for one in files}, captioner)
     return sorted((one for one in files if one.path in names), key=lambda one: one.bytes)
+
+
+def _wanted(there: set[str], captioner: Captioner) -> set[str] | frozenset[str]:
+    """The names of files that are wanted where there are those."""
+    return SMALL if captioner.text_encoder else SMALL | _weights(there)
 
 
 def _weights(names: set[str]) -> set[str]:
@@ -112,18 +116,33 @@ def missing_bytes(home: Home, captioner: Captioner) -> int:
     """About how much still has to come before it can caption: told without asking the hub."""
     missing = 0
     if find(home, captioner) is None:
-        missing = max(0, captioner.download_bytes - _arrived(captioner.folder(home)))
+        missing = max(0, captioner.download_bytes - _arrived(captioner.folder(home), captioner))
     if captioner.text_encoder and text_encoder(home).problem is not None:
         row = models.model(TEXT_ENCODER)
         missing += max(0, row.expected_bytes - part_bytes(home.root / row.filename))
     return missing
 
 
-def _arrived(folder: Path) -> int:
+def _arrived(folder: Path, captioner: Captioner) -> int:
+    """How many bytes are here of what is wanted; a part counts, not what it is to replace."""
+    parts, there = begun(folder), _names(folder)
+    wanted = _wanted(there | parts, captioner)
+    bytes_of = sum(part_bytes(folder / name) for name in wanted & parts)
+    return bytes_of + sum(models.size_of(folder / name) or 0 for name in (wanted & there) - parts)
+
+
+def begun(folder: Path) -> set[str]:
+    """The names of files of a folder that have arrived in part, and that a model may need."""
+    names = {name[: -len(PART)] for name in _names(folder) if name.endswith(PART)}
+    large = {name for name in names if name in (SINGLE, INDEX, PICKLED) or SHARD.fullmatch(name)}
+    return (names & SMALL) | large
+
+
+def _names(folder: Path) -> set[str]:
     try:
-        return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        return {path.name for path in folder.iterdir()}
     except OSError:
-        return 0
+        return set()
 
 
 # -- whether they are whole ------------------------------------------------------------------------
@@ -133,11 +152,13 @@ def problem(folder: Path, captioner: Captioner) -> str | None:
     """Say why a caption model can't be loaded from a folder, None if it can: without network."""
     if not folder.is_dir():
         return f"The files of {captioner.label} are not there."
+    if parts := _wanted(_names(folder) | begun(folder), captioner) & begun(folder):
+        return f"{min(parts)} has arrived in part only."
     if read_json(folder / "config.json") is None:
         return _of("config.json", folder)
-    if not any(read_json(folder / name) is not None for name in IMAGE_PROCESSORS):
-        return _of("preprocessor_config.json", folder)
-    if not any(all(_is_there(folder / name) for name in names) for names in TOKENIZERS):
+    if read_json(folder / PREPROCESSOR) is None:
+        return _of(PREPROCESSOR, folder)
+    if not any(all(_is_there(folder / name) for name in names) for names in captioner.tokenizers):
         return f"The tokenizer of {captioner.label} is missing: tokenizer.json."
     if tokenizer := _unreadable(folder, ("tokenizer.json", "tokenizer_config.json", "vocab.json")):
         return _of(tokenizer, folder)

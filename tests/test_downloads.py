@@ -15,7 +15,7 @@ from musubitlx import downloads
 from musubitlx.downloads import Damaged, Stopped, Terms, download
 from musubitlx.errors import Conflict, DiskFull, NotFound
 from musubitlx.home import RESERVE_BYTES
-from musubitlx.hub import Hub, HubTrouble
+from musubitlx.hub import Hub, HubTrouble, RemoteFile
 from musubitlx.lease import Lease
 
 REPO = "owner/one"
@@ -151,6 +151,39 @@ def test_a_hub_that_recovers_is_asked_again(hub, name, folder):
     assert contents(folder) == {name: data}
 
 
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "20"}, 20),
+        ({"RateLimit": '"api";r=0;t=55'}, 55),
+        ({"Retry-After": "9000"}, 300),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, 3),
+        ({}, 3),
+    ],
+    ids=("Retry-After", "RateLimit", "too long", "a date", "nothing"),
+)
+@pytest.mark.parametrize("status", (429, 503))
+def test_the_hub_says_how_long_to_wait(hub, large, folder, monkeypatch, status, headers, seconds):
+    data = put(hub, large, SIZE)
+    hub.mood.status, hub.mood.status_times, hub.mood.headers = status, 1, headers
+    told, waited = [], []
+    terms = Terms(waits_s=(3,), on_wait=lambda _why, s: told.append(s))
+    monkeypatch.setattr(terms.stop, "wait", lambda s: waited.append(s))
+    get(hub, large, folder, terms)
+    assert told == waited == [seconds]
+    assert contents(folder) == {large: data}
+
+
+def test_whatever_is_asked_patiently_has_the_patience_of_downloads(hub, monkeypatch):
+    hub.mood.status = 503
+    waited = []
+    terms = Terms()
+    monkeypatch.setattr(terms.stop, "wait", lambda s: waited.append(s))
+    with pytest.raises(HubTrouble):
+        downloads.patiently(lambda: Hub(hub.url).files(REPO), terms)
+    assert tuple(waited) == downloads.WAITS_S
+
+
 @pytest.mark.parametrize("status", (401, 403, 404))
 def test_what_no_wait_mends_is_said_at_once(hub, large, folder, status):
     put(hub, large, SIZE)
@@ -202,9 +235,10 @@ def test_a_part_that_was_changed_on_the_disk_is_found_out(hub, large, folder):
 def test_the_checksum_of_a_listing_counts_where_the_answer_has_none(hub, folder):
     hub.mood.lfs_min = 10 * SIZE
     put(hub, "model.bin", SIZE)
+    listed = RemoteFile("model.bin", SIZE, "0" * 64)
     target = folder / "model.bin"
     with pytest.raises(Damaged):
-        download(Hub(hub.url), REPO, "model.bin", target, sha256="0" * 64, terms=PATIENT)
+        download(Hub(hub.url), REPO, "model.bin", target, listed=listed, terms=PATIENT)
     assert not target.exists()
 
 
@@ -237,6 +271,100 @@ def test_a_page_in_place_of_the_file_costs_nothing_of_the_part(hub, large, folde
     get(hub, large, folder)
     assert contents(folder) == {large: data}
     assert hub.sent() == SIZE - 100_000
+
+
+@pytest.mark.parametrize(
+    ("mood", "told"),
+    [
+        ({"coding": "gzip"}, "came packed"),
+        ({"tell_length": False, "ranges": False}, "came without its length"),
+    ],
+    ids=("packed", "no length"),
+)
+def test_an_answer_that_can_not_be_the_file_costs_nothing_of_the_part(
+    hub, name, folder, mood, told
+):
+    put(hub, name, SIZE)
+    broken_off(hub, name, folder)
+    for what, value in mood.items():
+        setattr(hub.mood, what, value)
+    with pytest.raises(HubTrouble, match=told):
+        get(hub, name, folder, ONCE)
+    assert part(folder, name) == 100_000
+
+
+def listed(hub, name) -> RemoteFile:
+    """What the listing says of a file."""
+    return next(one for one in Hub(hub.url).files(REPO) if one.path == name)
+
+
+def get_listed(hub, name, folder, file, terms=PATIENT):
+    """Download a file of which a listing says that."""
+    download(Hub(hub.url), REPO, name, folder / name, listed=file, terms=terms)
+
+
+def test_a_file_without_a_checksum_is_held_against_the_one_that_git_has(hub, folder):
+    name, hub.mood.lfs_min = NAMES["small"], 10 * SIZE
+    data = put(hub, name, SIZE)
+    file = listed(hub, name)
+    hub.mood.corrupt_at = 200_000
+    with pytest.raises(Damaged, match="checksum"):
+        get_listed(hub, name, folder, file)
+    assert contents(folder).keys() <= {f"{name}.part.lock"}
+    hub.mood.corrupt_at, hub.mood.drop_at = None, 100_000
+    get_listed(hub, name, folder, file)
+    assert contents(folder) == {name: data}
+
+
+def test_the_checksum_of_a_listing_counts_more_than_that_of_the_answer(hub, large, folder):
+    put(hub, large, SIZE)
+    with pytest.raises(Damaged):
+        get_listed(hub, large, folder, RemoteFile(large, SIZE, "0" * 64))
+
+
+def test_an_answer_of_another_length_than_listed_writes_nothing(hub, name, folder):
+    data = put(hub, name, SIZE)
+    file = listed(hub, name)
+    put(hub, name, 500)
+    with pytest.raises(HubTrouble, match="has 500 bytes, but 300000 in the list") as caught:
+        get_listed(hub, name, folder, file)
+    assert not caught.value.passing
+    assert contents(folder).keys() == {f"{name}.part.lock"}
+    put(hub, name, data)
+    get_listed(hub, name, folder, file)
+    assert contents(folder) == {name: data}
+
+
+def test_a_pointer_never_gets_the_name_of_the_file(hub, name, folder):
+    put(hub, name, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(Damaged, match="pointer of Git LFS"):
+        get(hub, name, folder)
+    assert contents(folder).keys() <= {f"{name}.part.lock"}
+
+
+def test_the_part_of_another_mirror_is_used_where_the_checksum_is_the_same(hub, large, folder):
+    data = put(hub, large, SIZE)
+    file = listed(hub, large)
+    hub.mood.linked = hub.mood.redirect = False
+    hub.mood.etag, hub.mood.drop_at = "one", 100_000
+    with pytest.raises(HubTrouble, match="broke off"):
+        get_listed(hub, large, folder, file, ONCE)
+    hub.seen.clear()
+    hub.mood.etag = "other"
+    get_listed(hub, large, folder, file)
+    assert contents(folder) == {large: data}
+    assert hub.sent() == SIZE - 100_000
+
+
+def test_the_part_of_a_file_with_another_checksum_is_not_used(hub, large, folder):
+    put(hub, large, SIZE)
+    hub.mood.linked = hub.mood.redirect = False
+    hub.mood.etag, hub.mood.drop_at = "same", 100_000
+    with pytest.raises(HubTrouble, match="broke off"):
+        get_listed(hub, large, folder, listed(hub, large), ONCE)
+    data = put(hub, large, b"new" * 100_000)
+    get_listed(hub, large, folder, listed(hub, large))
+    assert contents(folder) == {large: data}
 
 
 def test_of_a_file_that_changed_nothing_old_is_kept(hub, name, folder):
@@ -406,7 +534,19 @@ def test_a_name_that_no_file_may_have_is_refused(hub, folder, name):
 def test_a_link_that_leads_elsewhere_is_not_followed(hub, large, folder, tmp_path):
     put(hub, large, SIZE)
     folder.mkdir()
+    (tmp_path / "elsewhere").write_bytes(b"theirs")
     (folder / large).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(NotFound):
         get(hub, large, folder)
-    assert not (tmp_path / "elsewhere").exists()
+    assert (tmp_path / "elsewhere").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("place", ("../elsewhere", "beside"))
+def test_a_link_to_what_is_not_there_is_named_and_left(hub, large, folder, place):
+    put(hub, large, SIZE)
+    folder.mkdir()
+    (folder / large).symlink_to(folder / place)
+    with pytest.raises(Conflict, match=rf"{large} is a link to .*, which is not there\."):
+        get(hub, large, folder)
+    assert [path.name for path in folder.iterdir()] == [large]
+    assert hub.seen == []

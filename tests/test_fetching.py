@@ -11,7 +11,7 @@ import time
 import pytest
 from hubs import contents, fetched, fetching, fill, serve, serve_model
 from standins.fakehub import GOOD_TOKEN
-from support import ROOT, STANDINS, wait_until
+from support import ROOT, STANDINS, model_files, wait_until
 
 from musubitlx import bars, models, weights
 from musubitlx.captioners import BY_ID
@@ -24,14 +24,14 @@ STOPS_S = 3  # it does in one, where other tests leave it room
 
 def bars_of(printed: str, title: str = "download") -> list[dict]:
     """What the bars of that title say in a program's output."""
-    texts = [text for text in re.split("[\r\n]", printed) if text.startswith(f"{title}:")]
-    return [told for text in texts if (told := bars.read(text))]
+    found = (bars.LINE.match(text) for text in re.split("[\r\n]", printed))
+    return [bars.read(bar[0]) for bar in found if bar and bar["title"] == title]
 
 
 def lines_of(printed: str) -> list[str]:
     """What is printed besides bars."""
-    lines = [line for line in re.split("[\r\n]", printed) if line.strip()]
-    return [line for line in lines if bars.read(line) is None]
+    lines = [bars.LINE.sub("", line).strip() for line in re.split("[\r\n]", printed)]
+    return [line for line in lines if line]
 
 
 def test_a_caption_model_is_fetched_with_what_it_needs_and_nothing_else(hub, home, tmp_path):
@@ -70,6 +70,49 @@ def test_a_hugging_face_cache_is_used_where_it_lies(hub, home, tmp_path):
     assert fetched(home.root, "--captioner", "blip-large") == (0, "All there.\n", "")
     assert hub.seen == []
     assert contents(home.root) == {}
+
+
+def begin(folder, name):
+    """Leave what a download that was broken off leaves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for more in (".part", ".part.json", ".part.lock"):
+        (folder / f"{name}{more}").write_text("{}")
+
+
+def test_what_was_begun_goes_when_it_is_there_from_elsewhere(hub, home, tmp_path):
+    cache = tmp_path / "user/.cache/huggingface/hub"
+    fill(cache / "models--Salesforce--blip-image-captioning-large/snapshots" / ("1" * 40))
+    begin(BLIP.folder(home), WEIGHTS)
+    begin(BLIP.folder(home), "of-somebody-else.bin")
+    row = models.model("vae")
+    model_files(tmp_path / "made")
+    there = home.root / "vae" / row.filename
+    there.parent.mkdir()
+    (tmp_path / "made" / row.filename).replace(there)
+    home.configs.mkdir(exist_ok=True)
+    (home.configs / "models.yaml").write_text(f"vae: {there}\n")
+    begin(home.root, row.filename)
+    wanted = ("--captioner", "blip-large", "--model", "vae")
+    before = contents(home.root)
+    assert fetched(home.root, *wanted, "--list") == (0, "All there.\n", "")
+    assert contents(home.root) == before
+    assert fetched(home.root, *wanted) == (0, "All there.\n", "")
+    left = [name for name in contents(home.root) if ".part" in name]
+    assert all("of-somebody-else" in name for name in left)
+    assert len(left) == 3
+
+
+def test_a_part_beside_a_whole_file_is_cleared_away(hub, home):
+    serve(hub, BLIP)
+    folder = fill(BLIP.folder(home))
+    begin(folder, WEIGHTS)
+    assert weights.find(home, BLIP) is None
+    code, printed, said = fetched(home.root, "--captioner", "blip-large")
+    assert (code, said) == (0, "")
+    assert "checksum" not in printed
+    assert weights.find(home, BLIP) == folder
+    assert hub.sent("/_cdn/") == 0
+    assert not [name for name in contents(folder) if ".part" in name]
 
 
 def test_a_caption_model_brings_the_text_encoder_it_needs(hub, home):
@@ -223,7 +266,17 @@ def test_a_hub_in_trouble_is_asked_again_and_then_told(hub, home):
     hub.mood.status, hub.mood.status_times = 503, 1
     code, printed, _ = fetched(home.root, "--captioner", "blip-large")
     assert code == 0
-    assert "(status 503). Trying again." in lines_of(printed)[0]
+    assert "(status 503). Trying again in 1 s." in lines_of(printed)[0]
+
+
+def test_a_model_file_that_is_far_too_small_is_refused_before_anything_is_written(hub, home):
+    path = serve_model(hub, "vae")
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    hub.mood.lfs_min = 1000
+    told = error(home, "--model", "vae")
+    assert "has 43 bytes, but should have about 253.8 MB" in told
+    assert hub.sent("/resolve/") == 0
+    assert contents(home.root) == {}
 
 
 def test_a_file_size_that_the_system_refuses_is_told_and_the_part_kept(hub, home):

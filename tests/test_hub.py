@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from urllib import request
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
@@ -32,6 +33,8 @@ def test_a_listing_names_files_with_length_and_the_checksum_of_large_ones(one):
     assert (small.path, small.bytes, small.sha256) == ("config.json", 2, None)
     assert (large.path, large.bytes) == ("model.safetensors", 200_000)
     assert large.sha256 == one.sha256(one.root / REPO / "model.safetensors")
+    assert small.oid == "9e26dfeeb6e641a33dae4961196235bdb965b21b"  # git hash-object
+    assert large.oid is None
 
 
 def test_a_listing_of_several_pages_is_read_to_its_end(one):
@@ -86,6 +89,12 @@ def test_where_the_way_to_a_file_does_not_tell_the_file_itself_is_asked(one):
     assert [seen.token for seen in one.seen] == [True, False]
 
 
+def test_the_etag_of_a_mirror_is_no_checksum(one):
+    one.mood.linked, one.mood.redirect, one.mood.etag = False, False, "1" * 64
+    found = Hub(one.url).look(REPO, "model.safetensors")
+    assert (found.etag, found.sha256) == ("1" * 64, None)
+
+
 # -- refusals --------------------------------------------------------------------------------------
 
 
@@ -118,7 +127,15 @@ def test_a_file_that_is_not_there_is_named(one):
     assert str(told) == f"There is no file folder/none.bin in {REPO}."
 
 
+def test_a_wrong_token_does_not_bar_what_everybody_may_have(one):
+    asked = Hub(one.url, "hf_expired")
+    assert len(asked.files(REPO)) == 2
+    assert asked.look(REPO, "model.safetensors").bytes == 200_000
+    assert [seen.token for seen in one.seen] == [True, False] * 2
+
+
 def test_a_wrong_token_is_said_to_be_wrong_and_not_repeated(one):
+    one.mood.gated = [REPO]
     told = trouble(lambda: Hub(one.url, "hf_secret").files(REPO))
     assert "does not accept the access token" in str(told)
     assert "hf_secret" not in f"{told} {told.hint}"
@@ -225,16 +242,44 @@ def test_the_token_comes_from_the_environment(hub, monkeypatch, name):
     assert hubs.access_token() == "hf_mine"
 
 
-@pytest.mark.parametrize("place", ("HF_HOME", "home", "other HF_HOME"))
+def log_in(folder, token="hf_kept"):
+    """Leave a token as a login does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "token").write_text(f"{token}\n")
+
+
+@pytest.mark.parametrize("place", ("HF_HOME", "home", "HF_TOKEN_PATH"))
 def test_the_token_comes_from_the_file_of_a_login(hub, tmp_path, monkeypatch, place):
-    folder = tmp_path / "user/.cache/huggingface"
-    if place != "home":
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "elsewhere"))
-    if place == "HF_HOME":
-        folder = tmp_path / "elsewhere"
-    folder.mkdir(parents=True)
-    (folder / "token").write_text("hf_kept\n")
+    elsewhere = tmp_path / "elsewhere"
+    if place == "home":
+        elsewhere = tmp_path / "user/.cache/huggingface"
+    else:
+        monkeypatch.setenv(place, str(elsewhere / ("token" if "PATH" in place else "")))
+    log_in(elsewhere)
     assert hubs.access_token() == "hf_kept"
+
+
+@pytest.mark.parametrize("name", ("HF_HOME", "HF_TOKEN_PATH"))
+def test_where_a_place_is_chosen_no_token_comes_from_another(hub, tmp_path, monkeypatch, name):
+    log_in(tmp_path / "user/.cache/huggingface")
+    assert hubs.access_token() == "hf_kept"
+    monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
+    assert hubs.access_token() is None
+
+
+def test_a_token_that_is_not_to_be_sent_unasked_is_not(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    log_in(tmp_path / "user/.cache/huggingface")
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    assert hubs.access_token() is None
+
+
+def test_a_token_may_be_long_but_not_endless(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "x" * 4096)
+    assert hubs.access_token() == "x" * 4096
+    monkeypatch.setenv("HF_TOKEN", "x" * 4097)
+    with pytest.raises(UserError, match="too long"):
+        hubs.access_token()
 
 
 def test_without_a_login_there_is_no_token(hub):
@@ -257,6 +302,14 @@ def test_the_token_goes_to_the_hub_and_never_to_the_cdn(one):
     assert GOOD_TOKEN not in repr(asked)
 
 
+def test_the_token_is_not_sent_where_all_can_read_it(one, monkeypatch):
+    monkeypatch.setenv("http_proxy", one.url)
+    one.mood.gated = [REPO]
+    told = trouble(lambda: Hub("http://hub.test", GOOD_TOKEN).files(REPO))
+    assert [seen.token for seen in one.seen] == [False]
+    assert "is gated" in str(told)
+
+
 # -- proxies ---------------------------------------------------------------------------------------
 
 
@@ -277,3 +330,13 @@ def test_no_proxy_is_used_where_it_is_excluded(one, monkeypatch):
 def test_where_a_proxy_is_set_it_is_named_as_a_possible_cause(hub, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert "proxy" in trouble(lambda: Hub("http://hub.test").files(REPO)).hint
+
+
+def test_what_a_proxy_is_told_does_not_go_on_with_a_redirect(hub):
+    told = {"Authorization": "Bearer x", "Proxy-Authorization": "Basic x", "Range": "bytes=1-"}
+    before = request.Request("https://hub.test/a", headers=told)
+    for there in ("https://hub.test/b", "https://cdn.test/b"):
+        after = hubs._Redirects(False).redirect_request(before, None, 302, "", {}, there)
+        assert "Proxy-authorization" not in after.headers
+        assert after.headers["Range"] == "bytes=1-"
+        assert ("Authorization" in after.headers) == ("hub.test" in there)

@@ -242,6 +242,26 @@ def test_before_the_start_nothing_is_asked_of_the_network(real, tmp_path, monkey
 
 
 @pytest.mark.parametrize("endpoint", ["http://", "https://[::", "nonsense", "http://x:99999"])
-def test_an_odd_endpoint_is_one_that_does_not_answer(monkeypatch, endpoint):
+def test_an_odd_endpoint_is_said_to_be_one(real, tmp_path, monkeypatch, endpoint):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    (error,) = tokenizer(real, hub(tmp_path), ask=True)
+    assert isinstance(error, Invalid) and error.field == "musubi"
+    assert "HF_ENDPOINT is not the address" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "answers"),
+    [({"http": "http://p"}, True), ({"all": "http://p"}, True), ({"https": "http://p"}, False)],
+)
+def test_a_proxy_that_leads_to_the_hub_counts_as_an_answer(monkeypatch, proxies, answers):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(surroundings.request, "getproxies", lambda: proxies)  # as of the system
+    monkeypatch.setattr(surroundings.request, "proxy_bypass", lambda host: False)
+    assert surroundings.hub_answers(0) is answers
+
+
+def test_a_proxy_that_the_hub_is_excluded_from_does_not_count(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://p")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert surroundings.hub_answers(0) is False

@@ -14,9 +14,11 @@ from weights import write
 
 from musubitlx import models, weights
 from musubitlx.captioners import BY_ID
+from musubitlx.captioning import captioner
+from musubitlx.errors import UserError
 from musubitlx.hub import RemoteFile
 
-BLIP, QWEN = BY_ID["blip-large"], BY_ID["qwen-vl"]
+VIT, BLIP, QWEN = BY_ID["vit-gpt2"], BY_ID["blip-large"], BY_ID["qwen-vl"]
 COMMITS = ("1" * 40, "2" * 40)
 
 
@@ -92,7 +94,6 @@ MISSING = {
     "config.json": "config.json is missing.",
     "preprocessor_config.json": "preprocessor_config.json is missing.",
     "tokenizer.json vocab.json": "tokenizer",
-    "tokenizer.json merges.txt": "tokenizer",
     "model.safetensors pytorch_model.bin": "weights",
 }
 
@@ -103,16 +104,47 @@ def test_what_is_missing_is_named(folder, names):
     assert MISSING[names] in weights.problem(folder, BLIP)
 
 
-def test_other_tokenizers_will_do(folder):
+def test_each_model_has_its_kinds_of_tokenizer(folder):
     drop(folder, "tokenizer.json")
-    assert weights.problem(folder, BLIP) is None
-    drop(folder, "vocab.json")
+    assert weights.problem(folder, VIT) is None
+    assert all("tokenizer" in weights.problem(folder, row) for row in (BLIP, QWEN))
     (folder / "vocab.txt").write_text("[PAD]\n")
     assert weights.problem(folder, BLIP) is None
 
 
-def test_another_image_processor_will_do(folder):
-    (folder / "preprocessor_config.json").rename(folder / "processor_config.json")
+@pytest.mark.parametrize("name", ("vocab.json", "merges.txt", "tokenizer_config.json"))
+def test_a_tokenizer_by_kind_needs_all_its_files(folder, name):
+    drop(folder, "tokenizer.json", name)
+    (folder / "vocab.txt").write_text("[PAD]\n")
+    assert "tokenizer" in weights.problem(folder, VIT)
+
+
+@pytest.mark.parametrize("row", BY_ID.values(), ids=BY_ID)
+@pytest.mark.parametrize(
+    "name",
+    ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer.json merges.txt"),
+)
+def test_the_program_requires_the_same_small_files(folder, row, name):
+    drop(folder, *name.split())
+    (folder / "processor_config.json").write_text("{}")
+    try:
+        captioner.require_small(folder, row)
+        refused = False
+    except UserError:
+        refused = True
+    assert refused == (weights.problem(folder, row) is not None)
+    assert refused or (row, name) == (VIT, "tokenizer.json")
+
+
+@pytest.mark.parametrize("name", ("model.safetensors", "added_tokens.json"))
+def test_what_has_arrived_in_part_is_not_whole(folder, name):
+    (folder / f"{name}.part").write_bytes(b"x")
+    assert weights.problem(folder, BLIP) == f"{name} has arrived in part only."
+
+
+@pytest.mark.parametrize("name", ("pytorch_model.bin", "README.md", "tf_model.h5"))
+def test_a_part_of_what_nobody_wants_is_no_matter(folder, name):
+    (folder / f"{name}.part").write_bytes(b"x")
     assert weights.problem(folder, BLIP) is None
 
 
@@ -259,6 +291,12 @@ def test_what_is_missing_is_told_without_the_hub(hub, home):
     folder.mkdir(parents=True)
     (folder / "model.safetensors.part").write_bytes(b"x" * 1_000_000)
     assert weights.missing_bytes(home, BLIP) == BLIP.download_bytes - 1_000_000
+    for name in ("README.md", "tf_model.h5", "pytorch_model.bin", "model.safetensors.part.json"):
+        (folder / name).write_bytes(b"no use")
+    assert weights.missing_bytes(home, BLIP) == BLIP.download_bytes - 1_000_000
+    (folder / "config.json").write_bytes(b"{}")
+    assert weights.missing_bytes(home, BLIP) == BLIP.download_bytes - 1_000_002
+    (folder / "model.safetensors.part").unlink()
     fill(folder)
     assert weights.missing_bytes(home, BLIP) == 0
     assert hub.seen == []

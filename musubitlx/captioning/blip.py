@@ -57,7 +57,11 @@ def joined(text: str) -> str:
 def load(asked: Asked, place: Place) -> Blip:
     """Load it from the folder with its files; UserError if they can't be used."""
     processor, words, model, lacks = captioner.load_whole(
-        "BlipForConditionalGeneration", "BlipImageProcessor", asked.weights, may_lack=LEFT_OUT
+        asked.wish.captioner,
+        "BlipForConditionalGeneration",
+        "BlipImageProcessor",
+        asked.weights,
+        may_lack=LEFT_OUT,
     )
     if lacks:
         tie_head(model)

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from musubitlx.captioners import PREPROCESSOR, Captioner
 from musubitlx.captioning import packages
 from musubitlx.captioning.generation import Watch
 from musubitlx.errors import UserError
 from musubitlx.tensors import read_header
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
+CONFIG = "config.json"
 SAFE = ("model.safetensors", "model.safetensors.index.json")
-PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+PICKLED = ("pytorch_model.bin",)
 AGAIN = "Download the caption model again."
 NAMED = 3  # weights a message names
 
@@ -42,6 +42,14 @@ def require(folder: Path, *files: tuple[str, ...]) -> None:
     for names in files:
         if not any((folder / name).is_file() for name in names):
             raise UserError(f"{folder} lacks {' or '.join(names)}.", hint=AGAIN)
+
+
+def require_small(folder: Path, row: Captioner) -> None:
+    """Raise UserError unless config, preprocessor and tokenizer are in the folder."""
+    require(folder, (CONFIG,), (PREPROCESSOR,))
+    if not any(all((folder / name).is_file() for name in names) for names in row.tokenizers):
+        lacks = " or ".join(" + ".join(names) for names in row.tokenizers)
+        raise UserError(f"{folder} lacks {lacks}.", hint=AGAIN)
 
 
 def check_weights(folder: Path) -> None:
@@ -114,13 +122,15 @@ def tokenizer(folder: Path, **more):
     return AutoTokenizer.from_pretrained(str(folder), **more)
 
 
-def load_whole(kind: str, processor: str, folder: Path, *, may_lack: Iterable[str] = ()):
+def load_whole(
+    row: Captioner, kind: str, processor: str, folder: Path, *, may_lack: Iterable[str] = ()
+):
     """Load image processor, tokenizer and model of a folder that has all of it.
 
     Returns the three and which weights are missing, see `load_filled`; UserError if the files
     can't be used. `kind` and `processor` are classes of transformers.
     """
-    require(folder, (CONFIG,), (PREPROCESSOR,), TOKENIZERS)
+    require_small(folder, row)
     check_weights(folder)
     model_kind = getattr(quiet_transformers(), kind)
     with reading(folder):

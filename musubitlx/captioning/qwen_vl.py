@@ -96,7 +96,7 @@ def fitted(image):
 def load(asked: Asked, place: Place) -> QwenVl:
     """Load it: tokenizer and the like from the folder, the weights from the text encoder file."""
     folder = asked.weights
-    captioner.require(folder, (captioner.PREPROCESSOR,), captioner.TOKENIZERS[:2])
+    captioner.require_small(folder, asked.wish.captioner)
     qwen_weights.numbers(folder)  # before others trip over it
     captioner.quiet_transformers()
     with captioner.reading(folder):

@@ -60,7 +60,11 @@ class VitGpt2(LoadedCaptioner):
 def load(asked: Asked, place: Place) -> VitGpt2:
     """Load it from the folder with its files; UserError if they can't be used."""
     processor, words, model, _ = captioner.load_whole(
-        "VisionEncoderDecoderModel", "ViTImageProcessor", asked.weights, may_lack=UNUSED
+        asked.wish.captioner,
+        "VisionEncoderDecoderModel",
+        "ViTImageProcessor",
+        asked.weights,
+        may_lack=UNUSED,
     )
     model = model.to(place.device, place.dtype)
     return VitGpt2(model, processor, words, asked.wish.max_tokens)

@@ -54,6 +54,10 @@ class Mood:
     moved: dict[str, str] = field(default_factory=dict)  # repositories under a new name
     short_by: int = 0  # so much is missing of what the CDN sends, and it says so
     page: int = 1000  # files on one page of a listing
+    coding: str | None = None  # the Content-Encoding that bodies of files claim
+    tell_length: bool = True  # whether they come with a Content-Length
+    etag: str | None = None  # of every file of the hub, as a mirror may have it
+    headers: dict[str, str] = field(default_factory=dict)  # more of them, with `status`
     evil: list[str] = field(default_factory=list)  # more names in every listing
 
 
@@ -201,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
     def refused(self, repo: str) -> bool:
         mood, given = self.server.mood, self.headers.get("Authorization")
         if mood.status and self.server.take("status_times"):
-            self.json({"error": "trouble"}, mood.status)
+            self.json({"error": "trouble"}, mood.status, mood.headers)
         elif given and given != f"Bearer {GOOD_TOKEN}":
             self.json({"error": "Invalid credentials in Authorization header"}, 401)
         elif repo in mood.gated and not given:
@@ -218,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub, rows = self.server, []
         for path in hub.files(repo):
             size, name = path.stat().st_size, path.relative_to(hub.root / repo).as_posix()
-            row = {"type": "file", "path": name, "size": size, "oid": "0" * 40}
+            row = {"type": "file", "path": name, "size": size, "oid": git_sha1(path)}
             if size >= hub.mood.lfs_min:
                 row["lfs"] = {"oid": hub.sha256(path), "size": size, "pointerSize": 135}
             rows.append(row)
@@ -243,11 +247,11 @@ class _Handler(BaseHTTPRequestHandler):
         sha256, size = hub.sha256(path), path.stat().st_size
         headers = {"X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         if size < hub.mood.lfs_min:
-            return self.file(path, hashlib.sha1(sha256.encode()).hexdigest(), headers)
+            return self.file(path, hub.mood.etag or git_sha1(path), headers)
         if hub.mood.linked:
             headers |= {"X-Linked-Size": str(size), "X-Linked-ETag": f'"{sha256}"'}
         if not hub.mood.redirect:
-            return self.file(path, sha256, headers)
+            return self.file(path, hub.mood.etag or sha256, headers)
         link = f"http://{self.other_host()}/_cdn/{sha256}?ticket={hub.ticket(path)}"
         return self.reply(302, {**headers, "Location": link, "ETag": f'"{sha256}"'})
 
@@ -275,9 +279,15 @@ class _Handler(BaseHTTPRequestHandler):
         start = start or 0
         seen = self.note(status, 0)  # before the client knows: it may look at once
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(size - start)}.items():
+        mood = self.server.mood
+        if mood.tell_length or self.command == "HEAD":
+            headers["Content-Length"] = str(size - start)
+        if mood.coding and self.command == "GET":
+            headers["Content-Encoding"] = mood.coding
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
+        self.close_connection = self.close_connection or not mood.tell_length
         if self.command == "GET":
             self.pump(path, start, size, seen)
         return None
@@ -311,6 +321,12 @@ class _Handler(BaseHTTPRequestHandler):
                 if mood.rate:
                     time.sleep(len(block) / mood.rate)
         return None
+
+
+def git_sha1(path: Path) -> str:
+    """The name that git gives to a file."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def main() -> None:
