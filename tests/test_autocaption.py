@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -190,7 +191,8 @@ def test_missing_packages_are_told_with_the_line_that_installs_them(world, folde
 
 def test_the_line_is_for_the_python_that_lacks_least(world, folder):
     world.pythons = {LIPS: {"python": "3.11"}, sys.executable: {"python": "3.11", "torch": "2.9"}}
-    assert the_error(look(world, folder)).hint.startswith(f"Install it with:  {sys.executable} ")
+    python = shlex.quote(sys.executable)
+    assert the_error(look(world, folder)).hint.startswith(f"Install it with:  {python} ")
 
 
 @pytest.mark.parametrize(
