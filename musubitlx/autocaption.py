@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from musubitlx import interpreters, models, surroundings, weights
+from musubitlx import captionpython, models, surroundings, weights
 from musubitlx.captioned import FOLDER
 from musubitlx.captioners import GB, Captioner, Wish
+from musubitlx.captionpython import Python
 from musubitlx.checks import Place, take_log
 from musubitlx.commands import QUEUE
 from musubitlx.errors import Invalid, ManyInvalid, UserError, disk_error
@@ -26,18 +25,6 @@ from musubitlx.models import ModelState
 from musubitlx.projects import Image, Project
 from musubitlx.surroundings import Machine
 
-NAMED = {"torch": "torch", "transformers": "transformers", "safetensors": "safetensors"}
-NAMED |= {"pillow": "PIL", "accelerate": "accelerate"}  # package -> what is imported
-# What is installed where it is missing: what Musubi Tuner 0.3.4 pins, or newer.
-INSTALLED = {
-    "torch": "torch>=2.6",
-    "transformers": "transformers==4.57.6",
-    "safetensors": "safetensors>=0.4.5",
-    "pillow": "pillow>=11.3",
-    "accelerate": "accelerate>=1.6",
-}
-SAFE_TORCH = (2, 6)  # what is older runs code that may lie in weights of the old format
-WITHOUT_BEAMS = ((4, 52), (4, 53))  # of transformers, for ViT-GPT2
 CPU_RAM_BYTES = 20 * GB  # below this Qwen-VL on the CPU reads its weights from the disk for ever
 
 
@@ -141,113 +128,20 @@ def _nothing_to_do(wish: Wish) -> Invalid:
     return Invalid("All these images have a caption, and it is to stay.", field="mode", hint=hint)
 
 
-# -- packages --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Python:
-    """An interpreter that can run a caption model, with what it has by import name."""
-
-    path: str
-    has: dict[str, str]
+# -- interpreter and files -------------------------------------------------------------------------
 
 
 def _python(place: Place, captioner: Captioner, found: Found) -> Python | None:
-    """The first interpreter that has all a model needs; else an error for the likeliest one."""
-    asked = [
-        (path, interpreters.packages(path, tuple(NAMED[name] for name in captioner.packages)))
-        for path in _candidates(place)
-    ]
-    able = [Python(path, has) for path, has in asked if has is not None]
-    for python in able:
-        if not list(_lacking(python, captioner)):
-            found.warnings += _oddities(python, captioner)
-            found.errors += _unreadable_weights(place, python, captioner)
-            return python
-    interpreters.forget()  # what is missing may be installed in a moment
-    if able:
-        nearest = max(able, key=lambda python: len(python.has))
-        found.errors.append(_not_installed(nearest, captioner))
-    else:
-        found.errors.append(
-            Invalid(
-                f"The Python for captioning ({asked[0][0]}) can't be started.",
-                field="model",
-                hint="Name one that has torch and transformers in MUSUBITLX_CAPTION_PYTHON, then "
-                "start MusubiTLX again.",
-            )
-        )
-    return None
-
-
-def _candidates(place: Place) -> list[str]:
-    """The one that is named for it, else Musubi's, which has all of it, else our own."""
-    if named := os.environ.get("MUSUBITLX_CAPTION_PYTHON"):
-        return [named]
-    return list(dict.fromkeys([place.trainer.python, sys.executable]))
-
-
-def _lacking(python: Python, captioner: Captioner) -> Iterator[str]:
-    """The packages that are missing, or too old for the model."""
-    for name in captioner.packages:
-        version = python.has.get(NAMED[name])
-        too_old = name == "transformers" and version and _version(version) < captioner.transformers
-        if version is None or too_old:
-            yield name
-
-
-def _version(text: str) -> tuple[int, int]:
-    match = re.match(r"(\d+)\.(\d+)", text)
-    return (int(match[1]), int(match[2])) if match else (999, 0)
-
-
-def _not_installed(python: Python, captioner: Captioner) -> Invalid:
-    lacking = list(_lacking(python, captioner))
-    old = python.has.get("transformers")
-    if lacking == ["transformers"] and old:
-        least = ".".join(map(str, captioner.transformers))
-        text = f"{captioner.label} needs transformers {least} or newer, and {old} is installed."
-    else:
-        text = f"{captioner.label} needs packages that are not installed: {', '.join(lacking)}."
-    line = _command([python.path, "-m", "pip", "install", *(INSTALLED[name] for name in lacking)])
-    hint = f"Install it with:  {line}"
-    if os.name == "nt" and "torch" in lacking:
-        hint += "  For an NVIDIA card take torch from pytorch.org first: pip alone gets it for CPU."
-    return Invalid(text, field="model", hint=hint)
-
-
-def _command(argv: list[str]) -> str:
-    return subprocess.list2cmdline(argv) if os.name == "nt" else shlex.join(argv)
-
-
-def _oddities(python: Python, captioner: Captioner) -> Iterator[UserError]:
-    version = python.has.get("transformers", "")
-    if captioner.id == "vit-gpt2" and _version(version) in WITHOUT_BEAMS:
-        yield UserError(
-            f"transformers {version} can't search with beams for this model: captions are a little "
-            "plainer.",
-            field="model",
-            hint="4.57.6 can, and is what Musubi Tuner installs.",
-        )
-
-
-def _unreadable_weights(place: Place, python: Python, captioner: Captioner) -> Iterator[UserError]:
-    """Weights in PyTorch's old format, which only a newer torch reads without danger."""
-    folder, torch = weights.find(place.home, captioner), python.has.get("torch", "")
-    if captioner.text_encoder or _version(torch) >= SAFE_TORCH:
-        return
-    to_come = captioner.id == "vit-gpt2"  # has no other on the hub
-    if not any(folder.glob("*.safetensors")) if folder else to_come:
-        line = _command([python.path, "-m", "pip", "install", INSTALLED["torch"]])
-        yield Invalid(
-            f"The weights of {captioner.label} come in an old format, which is safe to read with "
-            f"torch 2.6 or newer only; {torch} is installed.",
-            field="model",
-            hint=f"Take another model, or install it with:  {line}",
-        )
-
-
-# -- files -----------------------------------------------------------------------------------------
+    """The interpreter that will run the model; None where none can."""
+    try:
+        python = captionpython.find(place.trainer.python, captioner)
+    except Invalid as error:
+        found.errors.append(error)
+        return None
+    found.warnings += captionpython.oddities(python, captioner)
+    folder = weights.find(place.home, captioner)
+    found.errors += captionpython.unreadable(python, captioner, folder)
+    return python
 
 
 @dataclass(frozen=True)

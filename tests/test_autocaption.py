@@ -15,7 +15,15 @@ import pytest
 from folders import put
 from support import picture
 
-from musubitlx import autocaption, interpreters, musubi, options, surroundings, weights
+from musubitlx import (
+    autocaption,
+    captionpython,
+    interpreters,
+    musubi,
+    options,
+    surroundings,
+    weights,
+)
 from musubitlx.captioners import GB, Wish
 from musubitlx.captioning import asked
 from musubitlx.checks import Place
@@ -187,6 +195,11 @@ def test_missing_packages_are_told_with_the_line_that_installs_them(world, folde
     assert "torch, accelerate" in str(error)
     assert error.hint == (f"Install it with:  {LIPS} -m pip install 'torch>=2.6' 'accelerate>=1.6'")
     assert found.plan is None
+
+
+def test_on_windows_the_line_leads_into_no_file():
+    line = captionpython.windows_line(["C:/My Env/python.exe", "-m", "pip", "torch>=2.6"])
+    assert line == '"C:/My Env/python.exe" -m pip "torch>=2.6"'
 
 
 def test_the_line_is_for_the_python_that_lacks_least(world, folder):

@@ -71,6 +71,7 @@ LAYERS = (
         "musubitlx.looks",
         "musubitlx.models",
         "musubitlx.interpreters",
+        "musubitlx.captionpython",
         "musubitlx.musubi",
         "musubitlx.settings",
         "musubitlx.flagrules.given",
