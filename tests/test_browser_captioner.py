@@ -208,6 +208,7 @@ def test_each_model_has_its_length_until_somebody_chooses_one(desk):
     expect(dialog.get_by_label("Instruction")).to_be_hidden()
 
 
+@pytest.mark.fine
 def test_a_length_that_cannot_be_is_told_and_nothing_starts(desk):
     at = desk()
     dialog = open_dialog(at.page)
@@ -223,6 +224,7 @@ def test_a_length_that_cannot_be_is_told_and_nothing_starts(desk):
     assert at.posted[0]["max_tokens"] == 99
 
 
+@pytest.mark.fine
 def test_the_instruction_is_kept_and_can_be_put_back(desk):
     page = desk().page
     dialog = open_dialog(page)
@@ -257,6 +259,7 @@ def test_it_says_what_will_happen_to_the_captions_that_are_there(desk):
     go(dialog, "Caption 4 images")
 
 
+@pytest.mark.fine
 def test_those_the_workbench_shows_can_be_meant(desk):
     at = desk()
     at.page.get_by_label("Search captions and file names").fill("cube")
@@ -331,6 +334,7 @@ def test_what_was_in_the_way_is_looked_at_again_when_somebody_comes_back(desk):
     expect(dialog.get_by_text("torch is missing.")).to_have_count(0)
 
 
+@pytest.mark.fine
 def test_a_server_that_was_away_is_asked_again_by_itself(desk):
     at = desk()
     at.page.route("**/captions/check", lambda route: route.abort())
@@ -368,6 +372,7 @@ def test_a_trial_goes_on_without_the_dialog_and_its_text_can_be_used(desk, serve
     expect(at.page.locator("[data-captioned]")).to_have_count(0)
 
 
+@pytest.mark.fine
 def test_a_trial_can_be_stopped_and_says_why_it_failed(desk, server):
     at = desk()
     dialog = open_dialog(at.page)
@@ -471,6 +476,7 @@ def test_at_the_end_it_says_what_was_written_and_skipped_and_how_to_go_back(desk
     expect(notice).to_have_count(0)
 
 
+@pytest.mark.fine
 def test_the_notice_goes_with_its_folder(desk, server):
     at = desk()
     at.job("run", "running", unit="image", step=1, total=2)
@@ -484,6 +490,7 @@ def test_the_notice_goes_with_its_folder(desk, server):
     expect(at.page.locator("[data-captioned]")).to_have_count(0)
 
 
+@pytest.mark.fine
 def test_the_page_of_runs_offers_no_training_for_a_captioning(desk, server):
     at = desk()
     page = at.page
@@ -532,6 +539,7 @@ def test_the_keyboard_alone_leads_through_the_dialog(desk):
     expect(page.locator("#run-title")).to_be_focused()
 
 
+@pytest.mark.fine
 def test_escape_and_back_close_it_and_the_page_stays(desk):
     page = desk().page
     dialog = open_dialog(page)

@@ -68,6 +68,7 @@ def test_the_header_tells_what_runs_whatever_the_page_shows(with_stand_in, visit
     server.post(f"/api/jobs/{running}/stop", {})
 
 
+@pytest.mark.fine
 def test_a_run_that_comes_and_goes_within_a_moment_is_no_ghost(with_stand_in, visit):
     server = with_stand_in(train="fails")
     old = record(Home(server.home), 1)
@@ -92,6 +93,7 @@ def test_a_run_that_was_deleted_is_told(with_stand_in, visit):
     expect(card(page, "This run was deleted")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_a_lora_that_was_deleted_is_not_offered(with_stand_in, visit):
     server = with_stand_in()
     server.wait_for(train(server))
@@ -105,6 +107,7 @@ def test_a_lora_that_was_deleted_is_not_offered(with_stand_in, visit):
     expect(done).to_contain_text("The LoRA it made is not in the folder any more.")
 
 
+@pytest.mark.fine
 def test_a_run_that_was_stopped_tells_what_it_has_saved(live_server, visit):
     live_server.post("/api/projects", {"name": "ball"})
     project = Project(Home(live_server.home), "ball")
@@ -117,6 +120,7 @@ def test_a_run_that_was_stopped_tells_what_it_has_saved(live_server, visit):
     expect(stopped.get_by_role("link")).to_have_text(["ball-000002.safetensors"])
 
 
+@pytest.mark.fine
 def test_the_question_whether_to_stop_goes_with_the_run(with_stand_in, visit):
     server = with_stand_in(env=SLOW)
     job = train(server)
@@ -130,6 +134,7 @@ def test_the_question_whether_to_stop_goes_with_the_run(with_stand_in, visit):
     expect(page.get_by_role("heading", name="Training stopped")).to_be_focused()
 
 
+@pytest.mark.fine
 def test_stopping_is_said_and_the_keyboard_keeps_its_place(live_server, visit, stranger):
     live_server.post("/api/projects", {"name": "ball"})
     project = Project(Home(live_server.home), "ball")
@@ -145,6 +150,7 @@ def test_stopping_is_said_and_the_keyboard_keeps_its_place(live_server, visit, s
     expect(page.get_by_role("heading", name="Training stopped")).to_be_focused()
 
 
+@pytest.mark.fine
 def test_a_wish_to_stop_after_the_epoch_is_said(live_server, visit, stranger):
     live_server.post("/api/projects", {"name": "ball"})
     project = Project(Home(live_server.home), "ball")
@@ -159,6 +165,7 @@ def test_a_wish_to_stop_after_the_epoch_is_said(live_server, visit, stranger):
     expect(announced).to_contain_text("Stops after this epoch")
 
 
+@pytest.mark.fine
 @pytest.mark.parametrize("twice", [False, True])
 def test_taking_out_of_the_queue_leaves_the_keyboard_at_the_next_one(with_stand_in, visit, twice):
     server = with_stand_in(env=SLOW)
@@ -192,6 +199,7 @@ def test_live_is_only_what_goes_on(with_stand_in, visit):
     expect(state).to_have_text("Connected")
 
 
+@pytest.mark.fine
 @pytest.mark.parametrize("width", [390, 360])
 def test_nothing_of_the_header_is_cut_on_a_phone(live_server, visit, width, stranger):
     live_server.post("/api/projects", {"name": "ball"})
@@ -216,6 +224,7 @@ HIDE = """(value) => {
 }"""
 
 
+@pytest.mark.fine
 def test_what_ended_while_the_page_was_hidden_leaves_no_ghost(with_stand_in, visit):
     server = with_stand_in(env=SLOW)
     old = record(Home(server.home), 1)
@@ -234,6 +243,7 @@ def test_what_ended_while_the_page_was_hidden_leaves_no_ghost(with_stand_in, vis
     expect(page.get_by_role("button", name="Start training")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_a_checkpoint_that_was_deleted_is_not_offered_as_saved(live_server, visit):
     live_server.post("/api/projects", {"name": "ball"})
     project = Project(Home(live_server.home), "ball")

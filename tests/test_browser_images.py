@@ -55,6 +55,7 @@ def test_an_archive_and_single_files_can_be_dropped_together(live_server, visit)
     expect(page.get_by_text(re.compile("set/run.py – it is neither"))).to_be_visible()
 
 
+@pytest.mark.fine
 def test_a_connection_that_breaks_is_taken_up_again_by_itself(live_server, visit):
     page = visit(live_server.url)
     broken = []
@@ -127,6 +128,7 @@ def test_each_file_shows_its_progress_and_can_be_called_off(live_server, visit, 
     wait_until(lambda: not any(incoming.glob("*")), what="no half file to be left")
 
 
+@pytest.mark.fine
 def test_a_disk_without_room_is_told_before_a_byte_is_sent(live_server, visit):
     page = visit(live_server.url)
     sent = []
@@ -171,6 +173,7 @@ def test_a_removed_image_can_be_brought_back_for_ten_seconds(ball, visit):
     expect(page.get_by_role("button", name="Remove image 1, ball 1.jpg")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_the_larger_view_leads_through_the_images_and_takes_captions(ball, visit):
     page = open_ball(ball, visit)
     page.get_by_role("button", name="Show image 2 larger").click()
@@ -259,6 +262,7 @@ def test_the_other_text_can_be_taken(ball, visit):
     assert text_of(ball, 0) == "theirs"
 
 
+@pytest.mark.fine
 def test_a_caption_typed_while_the_server_is_away_is_there_after_a_reload(ball, visit):
     page = open_ball(ball, visit)
     page.route("**/caption*", lambda route: route.abort())
@@ -297,6 +301,7 @@ def test_an_answer_lost_on_the_way_is_no_conflict_with_oneself(ball, visit, told
     expect(caption(page, 1)).to_have_value("first and more")
 
 
+@pytest.mark.fine
 def test_a_run_does_not_start_while_a_caption_is_not_saved(ball, visit):
     page = open_ball(ball, visit)
     page.route("**/caption*", lambda route: route.abort())
@@ -328,6 +333,7 @@ def shown(page) -> list[str]:
     return page.locator(".card:not([hidden]) .card-label").all_text_contents()
 
 
+@pytest.mark.fine
 def test_the_filter_shows_what_fits(ball, visit):
     page = open_ball(ball, visit)
     choice = page.get_by_label("Which images to show")
@@ -438,6 +444,7 @@ def test_a_picture_put_there_by_hand_is_mended_from_the_page(ball, visit):
     assert (ball.home / "output/ball/originals/lying.jpg").exists()
 
 
+@pytest.mark.fine
 def test_few_images_come_with_advice_until_there_are_more_steps(ball, visit):
     page = open_ball(ball, visit)
     notice = page.locator("[data-few]")

@@ -117,6 +117,7 @@ def test_after_a_click_on_the_words_the_keys_go_on(lightbox):
     expect(dialog(page).get_by_role("heading", name="Epoch 2")).to_be_visible()
 
 
+@pytest.mark.fine
 @pytest.mark.parametrize("steps", [[], ["ArrowRight"]], ids=["the same", "another"])
 def test_the_focus_comes_back_to_a_sample_that_was_drawn_anew(lightbox, steps):
     page = lightbox()
@@ -269,6 +270,7 @@ TARGETS = """() => [...document.querySelectorAll(".lightbox :is(button, a, selec
     .map(([name, box]) => `${name}: ${box.width} x ${box.height}`)"""
 
 
+@pytest.mark.fine
 @pytest.mark.parametrize("size", [PHONE, SIDEWAYS], ids=str)
 def test_what_a_finger_is_to_hit_is_large_enough(lightbox, size):
     page = lightbox(**on_phone(size))
@@ -424,6 +426,7 @@ def depth(page) -> int:
     return page.evaluate("history.state?.dialogs ?? 0")
 
 
+@pytest.mark.fine
 def test_dialogs_over_one_another_close_one_by_one(boxes):
     boxes.evaluate("box('run'), box('chart'), 0")
     assert (open_ones(boxes), depth(boxes)) == (["run", "chart"], 2)

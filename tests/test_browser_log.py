@@ -106,6 +106,7 @@ def test_scrolling_up_brings_what_comes_before_without_gap_or_double(long_log, v
     assert page.locator(".log-block").count() <= 500
 
 
+@pytest.mark.fine
 def test_what_is_read_stays_in_place_while_lines_are_put_before_it(long_log, visit):
     page = open_log(visit, long_log)
     page.get_by_role("log").hover()
@@ -145,12 +146,14 @@ def test_any_line_of_a_long_log_is_found_lit_up_and_stepped_through(long_log, vi
     expect(page.get_by_role("log")).to_contain_text("TRAINING COMPLETED!")
 
 
+@pytest.mark.fine
 def test_lines_behind_a_very_long_one_are_found_where_they_are(long_log, visit):
     page = open_log(visit, long_log)
     search(page).fill("training completed")
     lit(page, "TRAINING COMPLETED")
 
 
+@pytest.mark.fine
 def test_far_up_in_a_log_that_grows_nothing_moves_and_the_end_is_whole(live_server, visit):
     live_server.job = printed(live_server, LINES, slow=120)
     wait_until(lambda: "slow 3" in live_server.log(live_server.job)[-400:], what="slow lines")
@@ -169,6 +172,7 @@ def test_far_up_in_a_log_that_grows_nothing_moves_and_the_end_is_whole(live_serv
     assert there == list(range(there[0], LINES))
 
 
+@pytest.mark.fine
 def test_a_short_log_is_copied_whole(live_server, visit):
     live_server.job = printed(live_server, 12_000)
     live_server.wait_for(live_server.job, seconds=60)

@@ -65,6 +65,7 @@ def colours(dialog) -> int:
 # -- opening and reading ---------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_it_is_loaded_when_it_is_asked_for_and_gives_the_focus_back(live_server, visit):
     job = make_run(live_server.home, "alpha", 400)
     page = visit("about:blank")
@@ -159,6 +160,7 @@ def test_zoom_by_wheel_keys_and_double_click(live_server, visit):
     expect(whole).to_be_disabled()
 
 
+@pytest.mark.fine
 def test_two_fingers_zoom_on_a_phone_and_nothing_is_wider_than_it(live_server, visit):
     job = make_run(live_server.home, "alpha", 2000)
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -469,6 +471,7 @@ def test_scales_mark_round_values_and_tell_them_apart(live_server, visit):
     )
 
 
+@pytest.mark.fine
 def test_smoothing_keeps_a_level_and_shifts_nothing(live_server, visit):
     page = visit(live_server.url)
     level = of_module(page, "series", "it.averaged([1, 2, 5, 9], [3, 3, null, 3], 4)")
@@ -490,6 +493,7 @@ def test_the_nearest_value_is_found_at_the_ends_too(live_server, visit):
     assert of_module(page, "series", "it.nearestTo([], 3)") == -1
 
 
+@pytest.mark.fine
 def test_at_least_two_steps_are_named_whatever_the_length(live_server, visit):
     page = visit(live_server.url)
     counts = page.evaluate(

@@ -114,6 +114,7 @@ def test_the_keyboard_alone_leads_to_a_run(slow_run, visit):
 # -- images and captions ---------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_each_file_of_an_upload_is_answered_for(live_server, visit):
     page = visit(live_server.url)
     files = {**pictures(2), "ball 0.txt": b"came along", "notes.png": b"no image at all"}
@@ -125,6 +126,7 @@ def test_each_file_of_an_upload_is_answered_for(live_server, visit):
     expect(page.get_by_text("2 images added. 1 caption came along.")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_a_caption_that_is_typed_is_there_after_a_reload(live_server, visit):
     live_server.upload("ball", pictures(2))
     page = visit(f"{live_server.url}/?project=ball")
@@ -133,6 +135,7 @@ def test_a_caption_that_is_typed_is_there_after_a_reload(live_server, visit):
     expect(caption(page, 2)).to_have_value("a ball")
 
 
+@pytest.mark.fine
 def test_a_caption_that_cannot_be_saved_says_so_and_is_tried_again(live_server, visit):
     live_server.upload("ball", pictures(1))
     page = visit(f"{live_server.url}/?project=ball")
@@ -160,6 +163,7 @@ def test_text_from_outside_is_never_markup(with_stand_in, visit):
 # -- settings --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_a_wrong_value_is_told_at_its_field_and_nothing_starts(slow_run, visit):
     page = visit(f"{slow_run.url}/?project=ball")
     epochs = page.get_by_label("Epochs", exact=True)
@@ -190,6 +194,7 @@ window.fetch = async (address, options) => {
 """
 
 
+@pytest.mark.fine
 def test_a_check_called_off_while_its_answer_comes_in_changes_nothing(slow_run, visit):
     page = visit("about:blank")
     page.add_init_script(SLOW_BODY)
@@ -214,6 +219,7 @@ def test_start_without_images_says_what_is_missing(live_server, visit):
     assert live_server.get("/api/jobs") == []
 
 
+@pytest.mark.fine
 def test_the_form_is_there_again_after_a_reload(live_server, visit):
     live_server.upload("ball", pictures(1))
     page = visit(f"{live_server.url}/?project=ball")
@@ -229,6 +235,7 @@ def test_the_form_is_there_again_after_a_reload(live_server, visit):
     expect(page.get_by_text("Trained as: ohwx")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_two_folders_keep_their_own_settings(live_server, visit):
     live_server.upload("cat", pictures(1))
     live_server.upload("dog", pictures(2))
@@ -244,6 +251,7 @@ def test_two_folders_keep_their_own_settings(live_server, visit):
     page.wait_for_url("**/?project=cat")
 
 
+@pytest.mark.fine
 def test_flags_follow_the_profile_until_they_are_edited(live_server, visit):
     page = visit(live_server.url)
     page.get_by_text("Show advanced trainer flags").click()
@@ -259,6 +267,7 @@ def test_flags_follow_the_profile_until_they_are_edited(live_server, visit):
     expect(flags).to_have_value(re.compile("--blocks_to_swap 16"))
 
 
+@pytest.mark.fine
 def test_the_final_file_shows_as_one_types(live_server, visit):
     page = visit(live_server.url)
     page.get_by_label("Output folder", exact=True).fill("sks")
@@ -291,6 +300,7 @@ def test_a_reload_in_mid_run_shows_each_line_once(slow_run, visit):
     assert log_lines(page) == LINES
 
 
+@pytest.mark.fine
 def test_two_pages_see_the_same(slow_run, visit):
     first = visit(f"{slow_run.url}/?project=ball")
     second = visit(slow_run.url)
@@ -302,6 +312,7 @@ def test_two_pages_see_the_same(slow_run, visit):
         assert log_lines(page) == LINES
 
 
+@pytest.mark.fine
 def test_without_a_stream_the_page_asks_again_and_again(slow_run, visit):
     page = visit("about:blank")
     page.route("**/api/events*", lambda route: route.fulfill(status=503, json={"error": "full"}))
@@ -331,6 +342,7 @@ def test_a_server_that_dies_and_comes_back_costs_no_line(slow_run, program, visi
     assert log_lines(page) == LINES
 
 
+@pytest.mark.fine
 def test_a_hidden_page_lets_go_of_the_stream_and_takes_it_up_again(slow_run, visit):
     page = visit(f"{slow_run.url}/?project=ball")
     page.get_by_label("Trigger word", exact=True).fill("ohwx")
@@ -350,6 +362,7 @@ def test_a_hidden_page_lets_go_of_the_stream_and_takes_it_up_again(slow_run, vis
     assert log_lines(page) == LINES
 
 
+@pytest.mark.fine
 def test_scrolling_up_holds_the_log_until_one_follows_again(with_stand_in, visit):
     server = with_stand_in(env={"STAND_IN_STEPS": "200", "STAND_IN_STEP_S": "0.05"})
     page = visit(f"{server.url}/?project=ball")
@@ -414,6 +427,7 @@ def test_a_failure_says_why_and_what_to_do(with_stand_in, visit):
     expect(card).to_contain_text("Choose a smaller VRAM profile")
 
 
+@pytest.mark.fine
 def test_the_page_of_runs_lists_opens_and_deletes(with_stand_in, visit):
     server = with_stand_in()
     job = server.post("/api/projects/ball/train", {"settings": {"trigger_word": "ohwx"}})
@@ -433,6 +447,7 @@ def test_the_page_of_runs_lists_opens_and_deletes(with_stand_in, visit):
 # -- the page itself -------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_the_theme_can_be_switched_and_stays(live_server, visit):
     page = visit(live_server.url, color_scheme="light")
     ground = "getComputedStyle(document.body).backgroundColor"

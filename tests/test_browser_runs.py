@@ -147,6 +147,7 @@ def test_the_keyboard_keeps_its_place_while_a_run_moves_up(queue, visit):
     assert "Move three" in page.evaluate("document.activeElement.getAttribute('aria-label')")
 
 
+@pytest.mark.fine
 def test_what_waits_is_dragged(queue, visit):
     page = visit(f"{queue.url}/runs")
     expect_order(page, "one", "two", "three")
@@ -172,6 +173,7 @@ def drag(page, what, to, *, give_up: bool = False) -> None:
     page.mouse.up()
 
 
+@pytest.mark.fine
 def test_what_is_taken_out_can_be_put_back(queue, visit):
     page = visit(f"{queue.url}/runs")
     button(page, "Take out of the queue: two").click()
@@ -205,6 +207,7 @@ def test_without_a_stream_the_page_asks_again(queue, visit):
     expect(page.get_by_text("Asking again every few seconds")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_the_page_train_shows_the_queue_in_its_order_too(queue, visit):
     page = visit(f"{queue.url}/?project=ball")
     rows = page.locator("[data-queue] li")
@@ -366,6 +369,7 @@ def test_the_history_is_searched_filtered_and_sorted(past, visit):
     expect_names(page, "green")
 
 
+@pytest.mark.fine
 def test_several_runs_are_deleted_and_their_files_stay(past, visit):
     server = past(*[{"output_name": f"run {n}"} for n in range(4)])
     kept = server.home / "output/ball/run 1.safetensors"
@@ -508,6 +512,7 @@ def test_two_runs_are_compared(past, visit):
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+@pytest.mark.fine
 def test_a_thousand_runs_stay_fluent(past, visit):
     server = past(*[{"output_name": f"run {n}", "loss": n / 1000} for n in range(1000)])
     page = visit(f"{server.url}/runs")
@@ -695,6 +700,7 @@ def test_of_a_deleted_run_in_the_address_that_is_said(past, visit):
     assert page.url == f"{server.url}/runs?state=succeeded"
 
 
+@pytest.mark.fine
 def test_a_stopped_run_lists_what_it_has_left(past, visit):
     server = past({"output_name": "a", "state": "stopped", "reason": "Stopped on request."})
     created = server.get(f"/api/jobs/{server.ids[0]}")["created"]
@@ -858,6 +864,7 @@ NAMELESS = """(controls) => [...document.querySelectorAll(controls)]
         && !node.labels?.length).map((node) => node.outerHTML)"""
 
 
+@pytest.mark.fine
 def test_every_control_of_the_page_has_a_name(queue, visit):
     job = record(Home(queue.home), 1)
     page = visit(f"{queue.url}/runs#run={job}")

@@ -96,6 +96,7 @@ def test_a_recipe_fills_the_form_says_why_and_follows_the_number_of_images(ball,
     expect(page.get_by_label("Image repeats")).to_have_value(str(told["settings"]["image_repeats"]))
 
 
+@pytest.mark.fine
 def test_a_changed_field_makes_the_settings_one_s_own_and_a_reload_keeps_all(ball, visit):
     page = open_ball(visit, ball)
     recipe = page.get_by_label("Recipe", exact=True)
@@ -110,6 +111,7 @@ def test_a_changed_field_makes_the_settings_one_s_own_and_a_reload_keeps_all(bal
     assert value(page, "LoRA rank") == "32"
 
 
+@pytest.mark.fine
 def test_recipes_by_the_keyboard_alone(ball, visit):
     page = open_ball(visit, ball)
     tab_to(page, "About Recipe")
@@ -236,6 +238,7 @@ def test_recipes_that_come_late_leave_the_draft_of_the_next_folder_alone(ball, v
 # -- rate and strength -----------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_the_learning_rate_shows_in_both_notations_and_with_its_strength(ball, visit):
     page = open_ball(visit, ball)
     rate = page.get_by_label("Learning rate", exact=True)
@@ -315,6 +318,7 @@ def test_the_last_note_that_goes_hands_the_keyboard_to_start(ball, visit):
     assert page.evaluate(FOCUSED).startswith("Good to know" if left else "Start training")
 
 
+@pytest.mark.fine
 def test_a_profile_somebody_chose_is_not_replaced_by_the_card_s(on_a_card, visit):
     page = open_ball(visit, on_a_card)
     page.get_by_label("VRAM profile").select_option("12")
