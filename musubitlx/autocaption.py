@@ -234,10 +234,7 @@ def _memory(
             hint="Take BLIP large: it needs 4 GB.",
         )
     elif machine.busy:
-        yield UserError(
-            "A run is using the card: captioning waits in the queue until it is over.",
-            field="model",
-        )
+        yield _waits()
     elif card["total"] - card["used"] < need:
         who = surroundings.holders(card)
         free = (card["total"] - card["used"]) / GB
@@ -255,7 +252,14 @@ def _memory(
         )
 
 
+def _waits() -> UserError:
+    text = "A run is under way: captioning waits in the queue until it is over."
+    return UserError(text, field="model")
+
+
 def _on_the_cpu(machine: Machine, captioner: Captioner) -> Iterator[UserError]:
+    if machine.busy:
+        yield _waits()
     if sys.platform == "darwin":
         return  # Apple's GPU is no card that can be asked
     if captioner.slow_on_cpu:

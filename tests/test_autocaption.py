@@ -339,6 +339,8 @@ def test_a_run_under_way_means_waiting(world, folder):
     world.busy = True
     world.memory["gpus"] = [world.card(24, used=20)]
     assert "waits in the queue" in warned(look(world, folder, "qwen-vl"))
+    world.memory |= {"gpus": [], "gpu_reason": "No NVIDIA driver."}
+    assert "waits in the queue" in warned(look(world, folder, "vit-gpt2"))
 
 
 def test_eight_bits_are_told_where_they_are_used(world, folder):
