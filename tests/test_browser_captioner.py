@@ -181,6 +181,7 @@ def go(dialog, text: str):
 # -- how -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_each_model_has_its_length_until_somebody_chooses_one(desk):
     page = desk().page
     dialog = open_dialog(page)
@@ -245,6 +246,7 @@ def test_the_instruction_is_kept_and_can_be_put_back(desk):
 # -- which -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_it_says_what_will_happen_to_the_captions_that_are_there(desk):
     dialog = open_dialog(desk().page)
     sum_ = dialog.locator(".cap-sum")
@@ -273,6 +275,7 @@ def test_those_the_workbench_shows_can_be_meant(desk):
     assert at.posted[0]["mode"] == "replace"
 
 
+@pytest.mark.fine
 def test_images_are_ticked_by_click_shift_and_keys_and_stay_ticked(desk):
     at = desk()
     dialog = open_dialog(at.page)
@@ -323,6 +326,7 @@ def test_what_is_missing_comes_with_the_command_that_mends_it(desk, server):
 # -- trying ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_what_was_in_the_way_is_looked_at_again_when_somebody_comes_back(desk):
     at = desk()
     at.more = {"errors": [{"error": "torch is missing.", "field": "model"}], "images": 0}
@@ -559,6 +563,7 @@ NAMELESS = """() => [...document.querySelectorAll(
     .map((node) => node.outerHTML)"""
 
 
+@pytest.mark.fine
 def test_a_phone_has_room_for_it(desk):
     page = desk().page
     page.set_viewport_size({"width": 390, "height": 844})

@@ -252,6 +252,7 @@ BEYOND = """(width) => [...document.querySelectorAll(".lightbox *:not(option, op
     .map((node) => node.className || node.outerHTML)"""
 
 
+@pytest.mark.fine
 @pytest.mark.parametrize("size", [PHONE, SIDEWAYS, {"width": 320, "height": 640}], ids=str)
 def test_nothing_stands_beyond_a_small_screen(lightbox, size):
     page = lightbox(**on_phone(size))

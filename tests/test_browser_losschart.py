@@ -239,6 +239,7 @@ def test_further_lines_have_scales_of_their_own(live_server, visit):
 # -- several runs ----------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_runs_are_laid_over_one_another_those_of_the_folder_first(live_server, visit):
     home = live_server.home
     job = make_run(home, "alpha", 400, seed=1)
@@ -292,6 +293,7 @@ def under_way(pid: int) -> dict:
     return {"state": "running", "ended": None, "runner": told}
 
 
+@pytest.mark.fine
 def test_a_run_under_way_goes_on_in_the_chart(live_server, visit, stranger):
     job = make_run(live_server.home, "alpha", 50, **under_way(stranger))
     _, dialog = opened(visit, live_server, job)
@@ -486,6 +488,7 @@ def test_smoothing_keeps_a_level_and_shifts_nothing(live_server, visit):
     assert of_module(page, "series", "it.averaged([1, 2], [null, null], 4)") == [None, None]
 
 
+@pytest.mark.fine
 def test_the_nearest_value_is_found_at_the_ends_too(live_server, visit):
     page = visit(live_server.url)
     near = "[-5, 2, 3, 6, 7, 99].map((n) => it.nearestTo([1, 4, 9], n))"

@@ -96,6 +96,7 @@ def test_another_service_wants_an_address_of_its_own(ball, visit, service):  # n
     assert ball.get("/api/notify")["kind"] == "ntfy"
 
 
+@pytest.mark.fine
 def test_what_is_wrong_is_said_at_the_field(ball, visit):
     page = visit(f"{ball.url}/?project=ball")
     tab_to(page, OPENER)
@@ -140,6 +141,7 @@ def shown(page) -> list:
     return page.evaluate("window.shown")
 
 
+@pytest.mark.fine
 def test_permission_is_asked_by_a_click_only(ball, visit):
     page = visit("about:blank")
     page.add_init_script(BROWSER)

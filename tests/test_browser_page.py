@@ -84,6 +84,7 @@ def test_from_dropped_images_to_the_finished_lora(program, visit):
     assert page.title().startswith("Completed · red ball")
 
 
+@pytest.mark.fine
 def test_the_preview_is_what_runs(slow_run, visit):
     page = visit(f"{slow_run.url}/?project=ball")
     page.get_by_label("Trigger word", exact=True).fill("ohwx")
@@ -209,6 +210,7 @@ def test_a_check_called_off_while_its_answer_comes_in_changes_nothing(slow_run, 
     expect(page.get_by_text("90 steps", exact=True)).to_be_visible()
 
 
+@pytest.mark.fine
 def test_start_without_images_says_what_is_missing(live_server, visit):
     page = visit(live_server.url)
     start(page)
@@ -276,6 +278,7 @@ def test_the_final_file_shows_as_one_types(live_server, visit):
     expect(page.get_by_text("output/sks/sks_v2.safetensors")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_yaml_is_saved_and_loaded(live_server, visit):
     page = visit(live_server.url)
     page.get_by_label("Seed", exact=True).fill("7")
@@ -397,6 +400,7 @@ def test_stop_asks_and_then_stops(with_stand_in, visit):
     expect(heading(page, "Training stopped")).to_be_visible(timeout=RUN_MS)
 
 
+@pytest.mark.fine
 def test_a_second_run_waits_and_can_be_taken_out(with_stand_in, visit):
     server = with_stand_in(env={"STAND_IN_STEPS": "500", "STAND_IN_STEP_S": "0.1"})
     page = visit(f"{server.url}/?project=ball")
@@ -513,6 +517,7 @@ NAMELESS = """() => {
 }"""
 
 
+@pytest.mark.fine
 def test_every_control_has_a_name(live_server, visit):
     live_server.upload("ball", pictures(2))
     page = visit(f"{live_server.url}/?project=ball")

@@ -184,6 +184,7 @@ def test_what_is_taken_out_can_be_put_back(queue, visit):
     assert queue.get(f"/api/jobs/{queue.ids['two']}")["state"] == "queued"
 
 
+@pytest.mark.fine
 def test_a_run_is_stopped_and_the_next_one_begins_by_itself(queue, visit):
     page = visit(f"{queue.url}/runs", **PHONE)
     button(page, "Move two in ball up").click()
@@ -336,6 +337,7 @@ class Finger:
 # -- history -----------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_the_history_is_searched_filtered_and_sorted(past, visit):
     server = past(
         {"output_name": "blue", "loss": 0.3, "note": "Eyes too sharp", "lora_rank": 8},
@@ -745,6 +747,7 @@ def test_text_from_outside_is_never_markup_here(past, visit):
     assert page.locator("main img, dialog img").count() == 0
 
 
+@pytest.mark.fine
 def test_a_run_that_failed_is_started_again(past, visit):
     server = past({**SMALL, "output_name": "again", "state": "failed", "reason": "Out of memory."})
     server.upload("ball", pictures(2))
@@ -825,6 +828,7 @@ def test_settings_that_are_kept_need_no_way_back(past, visit):
 # -- on a phone --------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_a_phone_shows_cards_and_full_dialogs_without_sideways_scrolling(queue, visit):
     record(Home(queue.home), 1, note="x" * 200, output_name="n" * 60)
     record(Home(queue.home), 2, state="failed", reason="y" * 200)

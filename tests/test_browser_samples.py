@@ -101,6 +101,7 @@ def test_a_thumbnail_that_was_still_being_written_comes(folder, page):
     wait_in(page, lambda: image.evaluate(has_come), "the thumbnail")
 
 
+@pytest.mark.fine
 def test_all_samples_of_a_run_come_as_a_zip(page):
     with page.expect_download() as download:
         page.get_by_role("link", name=re.compile("Download as zip of ship")).click()
@@ -356,6 +357,7 @@ def colours_at(page, *shares: float) -> list[str]:
     return found
 
 
+@pytest.mark.fine
 def test_the_keyboard_alone_compares_two_samples(colours):
     page = colours()
     page.keyboard.press("c")
@@ -451,6 +453,7 @@ class Touch:
         self.session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
+@pytest.mark.fine
 def test_swipes_and_pinch_on_a_phone(colours):
     page = colours(viewport=PHONE, has_touch=True)
     touch = Touch(page)
@@ -492,6 +495,7 @@ def row(page, name: str):
     return files(page).get_by_role("listitem").filter(has=own)
 
 
+@pytest.mark.fine
 def test_a_checkpoint_says_what_it_is(page):
     expect(row(page, "ship")).to_contain_text("Finished LoRA, epoch 3")
     expect(row(page, "ship-000002")).to_contain_text("Epoch 2")
@@ -831,6 +835,7 @@ def test_samples_come_while_it_runs_and_the_card_after_it(program, visit):
     expect(page.get_by_role("log")).to_contain_text("Model card: ")
 
 
+@pytest.mark.fine
 def test_without_the_stream_the_gallery_is_read_every_half_minute(with_stand_in, visit):
     server = with_stand_in(env={"STAND_IN_STEPS": "600", "STAND_IN_STEP_S": "0.15"})
     page = visit("about:blank")

@@ -159,6 +159,7 @@ def test_a_recipe_that_is_not_there_is_neither_offered_nor_kept(ball, visit):
     wait_for_draft(page, ball, recipe="", lora_rank=24)
 
 
+@pytest.mark.fine
 def test_each_folder_shows_its_own_recipe_for_its_own_number_of_images(ball, visit):
     ball.post("/api/projects", {"name": "few"})
     ball.upload("few", pictures(2))
@@ -350,6 +351,7 @@ def test_the_page_says_what_a_run_takes_and_learns(ball, visit):
 # -- configurations --------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_configurations_are_saved_under_names_loaded_and_deleted(ball, visit):
     page = open_ball(visit, ball)
     page.get_by_label("Epochs", exact=True).fill("9")
