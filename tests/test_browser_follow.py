@@ -51,6 +51,7 @@ def test_a_page_on_an_old_run_follows_the_one_that_is_started_there(with_stand_i
     assert newest != old and server.wait_for(newest)["state"] == "failed"
 
 
+@pytest.mark.fine
 def test_the_header_tells_what_runs_whatever_the_page_shows(with_stand_in, visit):
     server = with_stand_in(env=SLOW)
     old = record(Home(server.home), 1)
@@ -81,6 +82,7 @@ def test_a_run_that_comes_and_goes_within_a_moment_is_no_ghost(with_stand_in, vi
     expect(card(page, "Training completed")).to_be_visible()
 
 
+@pytest.mark.fine
 def test_a_run_that_was_deleted_is_told(with_stand_in, visit):
     server = with_stand_in()
     page = visit(f"{server.url}/?project=ball&job=20200101-000000-000-abcdef")
@@ -188,6 +190,7 @@ def test_taking_out_of_the_queue_leaves_the_keyboard_at_the_next_one(with_stand_
     server.post(f"/api/jobs/{running}/stop", {})
 
 
+@pytest.mark.fine
 def test_live_is_only_what_goes_on(with_stand_in, visit):
     server = with_stand_in(env={"STAND_IN_STEPS": "20", "STAND_IN_STEP_S": "0.1"})
     page = visit(f"{server.url}/?project=ball")

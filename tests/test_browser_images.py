@@ -107,6 +107,7 @@ def slow_line(visit):
     return slow
 
 
+@pytest.mark.fine
 def test_each_file_shows_its_progress_and_can_be_called_off(live_server, visit, slow_line):
     page = visit(live_server.url)
     slow_line(page, 150_000)
@@ -139,6 +140,7 @@ def test_a_disk_without_room_is_told_before_a_byte_is_sent(live_server, visit):
     assert sent == []
 
 
+@pytest.mark.fine
 def test_images_are_imported_from_a_folder_of_the_server(ball, visit):
     source = ball.home / "import/holiday"
     source.mkdir(parents=True)
@@ -156,6 +158,7 @@ def test_images_are_imported_from_a_folder_of_the_server(ball, visit):
 # -- cards -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_a_removed_image_can_be_brought_back_for_ten_seconds(ball, visit):
     page = open_ball(ball, visit)
     page.get_by_role("button", name="Remove image 2").click()
@@ -195,6 +198,7 @@ def test_the_larger_view_leads_through_the_images_and_takes_captions(ball, visit
     expect(page.get_by_role("button", name="Show image 3 larger")).to_be_focused()
 
 
+@pytest.mark.fine
 def test_what_the_bucket_cuts_off_is_shown_on_the_card(live_server, visit):
     live_server.upload(
         "wide", {"wide.jpg": picture(1, (1500, 400)), "square.jpg": picture(2, (512, 512))}
@@ -405,6 +409,7 @@ def test_what_is_being_typed_counts_for_a_bulk_step(ball, visit):
 # -- dataset health --------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_dataset_health_names_copies_and_removes_them_with_undo(ball, visit):
     ball.upload("ball", {"copy of it.jpg": pictures(1)["ball 0.jpg"]})
     page = open_ball(ball, visit)

@@ -543,6 +543,7 @@ def test_a_thousand_runs_stay_fluent(past, visit):
 # -- one run -----------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_details_show_everything_and_notes_are_kept(live_server, visit):
     live_server.upload("ball", pictures(2))
     job = live_server.post("/api/projects/ball/train", {"settings": SMALL})["id"]
@@ -567,6 +568,7 @@ def test_details_show_everything_and_notes_are_kept(live_server, visit):
     expect(past_rows(page)).to_contain_text("typed and closed at once")
 
 
+@pytest.mark.fine
 def test_notes_written_elsewhere_meanwhile_are_shown_not_overwritten(past, visit):
     server = past({"output_name": "a"})
     page = visit(f"{server.url}/runs#run={server.ids[0]}")

@@ -214,6 +214,7 @@ COLUMNS = """() => {
 LONG = "ohwx standing on a wooden table in the light of the evening, " * 3
 
 
+@pytest.mark.fine
 def test_a_baseline_and_three_epochs_are_all_in_view(page):
     told = page.evaluate(COLUMNS)
     assert told["over"] == 0
@@ -522,6 +523,7 @@ def test_the_best_one_stays_marked(page):
     expect(row(page, "ship").get_by_text("Best", exact=True)).to_be_visible()
 
 
+@pytest.mark.fine
 def test_the_best_one_can_be_marked_while_looking(folder, page):
     dialog = open_full(page, "Epoch 2")
     star = dialog.get_by_role("button", name="Best one")

@@ -261,6 +261,7 @@ def test_the_learning_rate_shows_in_both_notations_and_with_its_strength(ball, v
 # -- the card --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_the_card_chooses_the_profile_and_too_large_a_one_is_put_right_by_a_button(
     on_a_card, visit
 ):
@@ -332,6 +333,7 @@ def test_a_profile_somebody_chose_is_not_replaced_by_the_card_s(on_a_card, visit
 # -- what it takes ---------------------------------------------------------------------------------
 
 
+@pytest.mark.fine
 def test_the_page_says_what_a_run_takes_and_learns(ball, visit):
     ball.put("/api/config", {"name": "draft-ball", "settings": {**SMALL, "output_dir": "ball"}})
     page = open_ball(visit, ball)
