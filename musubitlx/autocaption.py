@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from musubitlx import captionpython, models, surroundings, weights
+from musubitlx import captionpython, hub, models, surroundings, weights
 from musubitlx.captioned import FOLDER
-from musubitlx.captioners import GB, Captioner, Wish
+from musubitlx.captioners import GB, OFFLINE, Captioner, Wish
 from musubitlx.captionpython import Python
 from musubitlx.checks import Place, take_log
 from musubitlx.commands import QUEUE
@@ -184,7 +184,7 @@ def _in_the_way(home: Home, state: ModelState) -> bool:
 
 def _no_network(captioner: Captioner, starting: bool) -> Iterator[UserError]:
     missing = f"The files of {captioner.label} are not on this machine"
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if hub.is_offline():
         yield Invalid(
             f"{missing}, and HF_HUB_OFFLINE forbids downloading them.",
             field="model",
@@ -279,14 +279,6 @@ def _on_the_cpu(machine: Machine, captioner: Captioner) -> Iterator[UserError]:
 
 # -- the job ---------------------------------------------------------------------------------------
 
-# Nothing is looked for in the network while a model is loaded: what is missing was fetched before.
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
 
 def _plan(place: Place, project: Project, wish: Wish, python: Python, files: Files) -> Plan:
     captioner, plan_files = wish.captioner, {}
@@ -310,7 +302,7 @@ def _plan(place: Place, project: Project, wish: Wish, python: Python, files: Fil
     argv += ["--mode", wish.mode, *(["--trial"] if wish.trial else [])]
     title = f"{'Trial of' if wish.trial else 'Captioning with'} {captioner.label}"
     cwd = str(place.home.root)
-    stages.append(Stage("caption", title, argv, cwd, env={**ENVIRONMENT, **_finding_us()}))
+    stages.append(Stage("caption", title, argv, cwd, env={**OFFLINE, **_finding_us()}))
     whole = f"{title} on {wish.names[0]}" if wish.trial else f"{project.name}: {title.lower()}"
     return Plan(
         kind="caption",

@@ -86,6 +86,16 @@ class Captioner:
         return home.models / "captioning" / self.repo.partition("/")[2]
 
 
+IMPORTED = {"pillow": "PIL"}  # packages that are imported by another name
+OFFLINE = {  # for a captioning process: what is missing was fetched before, nothing is looked for
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "USE_TF": "0",  # where TensorFlow is installed too, it would be loaded for nothing
+    "USE_FLAX": "0",
+    "PYTORCH_ENABLE_MPS_FALLBACK": "1",
+}
 BASICS = ("torch", "transformers", "safetensors", "pillow")
 
 CAPTIONERS = (

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musubitlx import interpreters
-from musubitlx.captioners import Captioner
+from musubitlx.captioners import IMPORTED, Captioner
 from musubitlx.errors import Invalid, UserError
 
-NAMED = {"torch": "torch", "transformers": "transformers", "safetensors": "safetensors"}
-NAMED |= {"pillow": "PIL", "accelerate": "accelerate"}  # package -> what is imported
 # What is installed where it is missing: what Musubi Tuner 0.3.4 pins, or newer.
 INSTALLED = {
     "torch": "torch>=2.6",
@@ -47,7 +45,7 @@ def find(musubis: str, captioner: Captioner) -> Python:
     """
     named = os.environ.get("MUSUBITLX_CAPTION_PYTHON")
     paths = [named] if named else list(dict.fromkeys([musubis, sys.executable]))
-    wanted = tuple(NAMED[name] for name in captioner.packages)
+    wanted = tuple(IMPORTED.get(name, name) for name in captioner.packages)
     asked = [(path, interpreters.packages(path, wanted)) for path in paths]
     able = [Python(path, has) for path, has in asked if has is not None]
     for python in able:
@@ -68,7 +66,7 @@ def lacking(python: Python, captioner: Captioner) -> list[str]:
     """The packages that are missing, or too old for the model."""
     found = []
     for name in captioner.packages:
-        version = python.has.get(NAMED[name])
+        version = python.has.get(IMPORTED.get(name, name))
         too_old = name == "transformers" and version and _version(version) < captioner.transformers
         if version is None or too_old:
             found.append(name)

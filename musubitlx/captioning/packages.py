@@ -8,19 +8,8 @@ import sys
 from importlib import metadata
 from importlib.util import find_spec
 
-from musubitlx.captioners import Captioner
+from musubitlx.captioners import IMPORTED, OFFLINE, Captioner
 from musubitlx.errors import UserError
-
-MODULES = {"pillow": "PIL"}  # packages that are imported by another name
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "USE_TF": "0",  # where TensorFlow is installed too, it would be loaded for nothing
-    "USE_FLAX": "0",
-    "PYTORCH_ENABLE_MPS_FALLBACK": "1",
-}
 
 
 def go_offline() -> None:
@@ -30,7 +19,7 @@ def go_offline() -> None:
 
 def check(captioner: Captioner) -> None:
     """Raise UserError unless the packages are there and new enough."""
-    missing = [name for name in captioner.packages if not find_spec(MODULES.get(name, name))]
+    missing = [name for name in captioner.packages if not find_spec(IMPORTED.get(name, name))]
     if missing:
         raise UserError(
             f"{captioner.label} needs {_listed(missing)}, not installed for {sys.executable}.",
